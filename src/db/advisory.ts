@@ -1,0 +1,40 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Client } from 'pg';
+
+/** Session locks of this service, each a number of its own in the first half of the key's space. */
+const LOCKS = { bootstrap: 1, migrate: 2 } as const;
+const NAMESPACE = 0x6a656578;
+const PATIENCE_MILLISECONDS = 60_000;
+const POLL_MILLISECONDS = 200;
+
+/**
+ * Takes a lock of the connection's database for as long as the connection lives. It asks again and again instead of
+ * waiting inside the server, where the waiting statement's snapshot would hold up a `create index concurrently`.
+ * @throws Error naming the holder when it is still taken after a minute
+ */
+export async function waitForLock(
+  client: Client,
+  name: keyof typeof LOCKS,
+  log?: { info(message: string): void },
+): Promise<void> {
+  const deadline = Date.now() + PATIENCE_MILLISECONDS;
+  for (let attempt = 0; ; attempt += 1) {
+    const key = [NAMESPACE, LOCKS[name]];
+    const result = await client.query<{ taken: boolean }>('select pg_try_advisory_lock($1, $2) as taken', key);
+    if (result.rows[0]?.taken) return;
+    if (Date.now() > deadline) throw new Error(`waited a minute for the lock "${name}": ${await holder(client, name)}`);
+    if (attempt === 0) log?.info(`waiting for the lock "${name}": ${await holder(client, name)}`);
+    await sleep(POLL_MILLISECONDS);
+  }
+}
+
+async function holder(client: Client, name: keyof typeof LOCKS): Promise<string> {
+  const result = await client.query<{ pid: number; application_name: string | null }>(
+    `select l.pid, a.application_name from pg_locks l left join pg_stat_activity a using (pid)
+     where l.locktype = 'advisory' and l.granted and l.classid::bigint = $1 and l.objid::bigint = $2
+       and l.database = (select oid from pg_database where datname = current_database())`,
+    [NAMESPACE, LOCKS[name]],
+  );
+  const row = result.rows[0];
+  return row ? `held by the session ${row.pid} (${row.application_name || 'no name'})` : 'its holder has just gone';
+}

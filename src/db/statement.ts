@@ -1,0 +1,194 @@
+import { createHash } from 'node:crypto';
+import { createSqlTag, type FragmentSqlToken, type QuerySqlToken } from 'slonik';
+import type { ZodType } from 'zod';
+
+export const sql = createSqlTag();
+
+/** PostgreSQL types of parameters and the JavaScript values they take. `jsonb` takes JSON text. */
+interface PgTypes {
+  uuid: string;
+  text: string;
+  int4: number;
+  int8: bigint;
+  float8: number;
+  bool: boolean;
+  jsonb: string;
+  bytea: Buffer;
+  timestamptz: string;
+  interval: string;
+}
+
+/** A parameter's type: `uuid`, `uuid?` (may be null), `uuid[]` (elements may be null). */
+export type ParamType = keyof PgTypes | `${keyof PgTypes}?` | `${keyof PgTypes}[]`;
+
+type ParamValue<T> = T extends `${infer U extends keyof PgTypes}?`
+  ? PgTypes[U] | null
+  : T extends `${infer U extends keyof PgTypes}[]`
+    ? readonly (PgTypes[U] | null)[]
+    : T extends keyof PgTypes
+      ? PgTypes[T]
+      : never;
+
+export type ParamTypes = Readonly<Record<string, ParamType>>;
+export type Params<T extends ParamTypes> = { readonly [K in keyof T]: ParamValue<T[K]> };
+/** The parameters as they stand in the text: `$3::uuid`. */
+export type Refs<T extends ParamTypes> = { readonly [K in keyof T]: FragmentSqlToken };
+
+/** A statement with a fixed text: built once at load, sent prepared under a name made from its hash. */
+export interface Statement<T extends ParamTypes, R> {
+  readonly name: string;
+  readonly text: string;
+  readonly row: ZodType<R>;
+  /** Whether its rows belong to one project, which is then compared with the project asked for. */
+  readonly scoped: boolean;
+  token(params: Params<T>): QuerySqlToken;
+}
+
+interface Definition<T extends ParamTypes, R> {
+  /** `entity.verb`, unique: names the statement in logs, spans and tests. */
+  readonly name: string;
+  readonly params: T;
+  readonly row: ZodType<R>;
+  readonly sql: (p: Refs<T>) => FragmentSqlToken;
+}
+
+const registered = new Map<string, Statement<never, unknown>>();
+
+/** Every statement of the service, by name. */
+export const registry: ReadonlyMap<string, Statement<never, unknown>> = registered;
+
+/**
+ * Defines a statement. Its text goes once through Slonik's tag with the parameters' names as values, so that a call only
+ * has to put its values in order; nothing but a bound parameter can enter the text.
+ */
+const define = <T extends ParamTypes, R>(definition: Definition<T, R>, scoped: boolean): Statement<T, R> => {
+  const refs = Object.fromEntries(
+    Object.entries(definition.params).map(([key, type]) => {
+      const cast = { ...sql.fragment``, sql: `::${type.replace('?', '')}` };
+      return [key, sql.fragment`${key}${cast}`];
+    }),
+  ) as Refs<T>;
+  const built = definition.sql(refs);
+  const order: (keyof T & string)[] = [...new Set(built.values as string[])];
+  const text = built.sql.replace(/\$slonik_(\d+)/g, (_, position) => {
+    return `$${order.indexOf(built.values[Number(position) - 1] as string) + 1}`;
+  });
+  const name = `${definition.name}_${createHash('sha256').update(text).digest('hex').slice(0, 12)}`;
+  const template = sql.prepared(name, definition.row)`select`;
+  const statement: Statement<T, R> = {
+    name: definition.name,
+    text,
+    row: definition.row,
+    scoped,
+    token: (params) => ({ ...template, sql: text, values: order.map((key) => params[key] as string) }),
+  };
+  if (registered.has(definition.name)) {
+    throw new Error(`two statements are called ${definition.name}`);
+  }
+  registered.set(definition.name, statement as unknown as Statement<never, unknown>);
+  return statement;
+};
+
+/** A statement that touches no project's rows, or only through a definer function. A `verdict` column is obeyed. */
+export const statement = <T extends ParamTypes, R>(definition: Definition<T, R>): Statement<T, R> =>
+  define(definition, false);
+
+const SCOPE = { project: 'uuid', actor: 'uuid?' } as const;
+type ScopeTypes = typeof SCOPE;
+
+interface ReadDefinition<T extends ParamTypes, R> extends Omit<Definition<T & ScopeTypes, R>, 'params'> {
+  /** What the query takes besides `project` and `actor`. */
+  readonly params: T;
+  /** Who may read; see `enter_project`. */
+  readonly need: 'reader' | 'member' | 'owner';
+  /** Whether owners may look into a deleted project. */
+  readonly withDeleted?: (p: Refs<T & ScopeTypes>) => FragmentSqlToken;
+}
+
+/**
+ * A read in one project. `sql` selects its rows, `project_id` among them, from tables joined on `scope.project_id`.
+ * The fence around it (`scope.project_id is not null offset 0`) ties it to the scope: it runs after the project was
+ * entered, once for each entry, and sees that project alone even where it forgets to ask for it.
+ */
+export const read = <const T extends ParamTypes, R>(definition: ReadDefinition<T, R>): Statement<T & ScopeTypes, R> =>
+  define(
+    {
+      name: definition.name,
+      params: { ...definition.params, ...SCOPE },
+      row: definition.row,
+      sql: (p) => sql.fragment`
+select scope.verdict, fenced.*
+from enter_project(${p.project}, ${p.actor}, ${sql.literalValue(definition.need)}, ${definition.withDeleted?.(p) ?? sql.fragment`false`}) as scope
+left join lateral (
+  select true as present, query.* from (${definition.sql(p)}) as query where scope.project_id is not null offset 0
+) as fenced on true`,
+    },
+    true,
+  );
+
+const CALL = {
+  actor: 'uuid?',
+  caller: 'text',
+  correlation: 'uuid',
+  rpc: 'text',
+  request_id: 'uuid?',
+  request_hash: 'bytea?',
+  reply_key: 'bytea?',
+} as const;
+type CallTypes = typeof CALL;
+
+/** What a write needs to know of the call it serves. */
+export interface Writer {
+  readonly method: { readonly name: string; readonly parent: { readonly typeName: string } };
+  readonly actor: string | null;
+  readonly caller: string;
+  readonly correlationId: string;
+  readonly request: { readonly id: string; readonly hash: Buffer; readonly key: Buffer } | null;
+}
+
+/** The values of a write's `call` parameters. */
+export const callParams = (call: Writer): Params<CallTypes> => ({
+  actor: call.actor,
+  caller: call.caller,
+  correlation: call.correlationId,
+  rpc: `${call.method.parent.typeName}/${call.method.name}`,
+  request_id: call.request?.id ?? null,
+  request_hash: call.request?.hash ?? null,
+  reply_key: call.request?.key ?? null,
+});
+
+interface WriteDefinition<T extends ParamTypes, R> extends Omit<Definition<T, R>, 'sql'> {
+  /** The call of the function that does it; `call` stands for its first argument. */
+  readonly sql: (p: Refs<T>, call: FragmentSqlToken) => FragmentSqlToken;
+  /** What to select of the function's row `w`: its `result` unless told otherwise. */
+  readonly select?: FragmentSqlToken;
+  /** What to join to `w`, such as the `results` of a batch. */
+  readonly join?: FragmentSqlToken;
+}
+
+/**
+ * A write: one call of one function, which is one transaction and one round trip. The function answers
+ * `(verdict, detail, result)`, or `results`, an array, for a batch.
+ */
+export const write = <const T extends ParamTypes, R>(definition: WriteDefinition<T, R>): Statement<T & CallTypes, R> =>
+  define<T & CallTypes, R>(
+    {
+      name: definition.name,
+      params: { ...definition.params, ...CALL },
+      row: definition.row,
+      sql: (p) => {
+        const refs = p as unknown as Refs<CallTypes>;
+        const call = sql.fragment`row(${refs.actor}, ${refs.caller}, ${refs.correlation}, ${refs.rpc}, ${refs.request_id}, ${refs.request_hash}, ${refs.reply_key})::call`;
+        return sql.fragment`
+select w.verdict, w.detail, ${definition.select ?? sql.fragment`(w.result).*`}
+from ${definition.sql(p as unknown as Refs<T>, call)} as w ${definition.join ?? sql.fragment``}`;
+      },
+    },
+    false,
+  );
+
+/** For batches: the rows of `w.results`, in order. */
+export const EACH_RESULT = {
+  select: sql.fragment`each.*`,
+  join: sql.fragment`left join lateral unnest(w.results) as each on true`,
+} as const;

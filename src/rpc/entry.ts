@@ -1,0 +1,47 @@
+import { randomUUIDv7 } from 'node:crypto';
+import type { Header } from './pipeline.ts';
+import type { MethodPlan } from './plan.ts';
+
+export const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
+
+/** A call from its headers to its end, as the pipeline keeps it. */
+export interface Entry {
+  readonly plan: MethodPlan;
+  readonly header: Header;
+  readonly correlationId: string;
+  /** False when the client sent one that is no UUID; then `correlationId` is a new one, so that the error has one. */
+  readonly correlationValid: boolean;
+  /** When the call began, by `performance.now()`. */
+  readonly began: number;
+  readonly controller: AbortController;
+  caller: string;
+  actor: string | null;
+  admitted: boolean;
+  /** Whether the handler has been called. */
+  started: boolean;
+  settled: boolean;
+  /** Since when a stream waits for its handler's next message, by `performance.now()`; null while it sends, and for unary calls. */
+  waitingSince: number | null;
+  stopTimer: (() => void) | null;
+}
+
+/** Begins a call. */
+export const enter = (plan: MethodPlan, header: Header): Entry => {
+  const sent = header('x-correlation-id');
+  const correlationValid = sent === undefined || UUID.test(sent);
+  return {
+    plan,
+    header,
+    correlationId: sent !== undefined && correlationValid ? sent.toLowerCase() : randomUUIDv7(),
+    correlationValid,
+    began: performance.now(),
+    controller: new AbortController(),
+    caller: '',
+    actor: null,
+    admitted: false,
+    started: false,
+    settled: false,
+    waitingSince: null,
+    stopTimer: null,
+  };
+};

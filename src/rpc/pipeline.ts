@@ -1,0 +1,218 @@
+import { create, type DescMessage, type Message, type MessageInitShape } from '@bufbuild/protobuf';
+import type { Logger } from 'pino';
+import { invalidField, Refusal } from '../refusal.ts';
+import { type Caller, SCOPES } from './access.ts';
+import type { Call } from './call.ts';
+import { type Entry, enter, UUID } from './entry.ts';
+import { ClientGone, type Failure, toFailure } from './errors.ts';
+import { requestIdentity } from './identity.ts';
+import { logCall } from './log-call.ts';
+import type { MethodPlan } from './plan.ts';
+import { bounded, expireAt } from './time.ts';
+
+/** Answers who calls, from the call's headers; throws UNAUTHENTICATED. */
+export type Authenticate = (header: Header) => Caller | Promise<Caller>;
+
+/** A request header by its lower-case name; several of one name are joined by commas. */
+export type Header = (name: string) => string | undefined;
+
+/** What a door knows of a call's end. */
+export interface Link {
+  /** When the client stops waiting, in milliseconds since the epoch; null when it did not say. */
+  readonly deadline: number | null;
+  /** Calls back when the client has gone, or when the transport gave the call up. */
+  readonly onGone: (gone: () => void) => void;
+}
+
+/** How a door reads its request and writes its answers. */
+export interface Codec<T> {
+  /** Throws INVALID_FIELD. */
+  readonly decode: () => Message;
+  readonly encode: (message: Message) => T;
+}
+
+export interface Pipeline {
+  /** Begins a call, as soon as its headers are there. Its failure, if any, waits for `admit`. */
+  enter(plan: MethodPlan, header: Header): Entry;
+  /** Lets a call in before its body is read: SHUTTING_DOWN, UNAUTHENTICATED, SCOPE_REQUIRED or a wrong header. Throws a Failure. */
+  admit(entry: Entry): Promise<void>;
+  /** Answers a unary call. Throws a Failure. */
+  unary<T>(entry: Entry, link: Link, codec: Codec<T>): Promise<T>;
+  /** Answers a server stream. Throws a Failure. */
+  stream<T>(entry: Entry, link: Link, codec: Codec<T>): AsyncGenerator<T, void>;
+  /** Ends a call that failed outside: in a transport, or while its request was decoded. */
+  fail(entry: Entry, error: unknown): Failure;
+  /** Refuses new calls from now on, ends the streams that have nothing to send, and waits for the rest, `graceMs` at most. */
+  drain(graceMs: number): Promise<void>;
+}
+
+/** How long a unary call without a deadline may take, in milliseconds. */
+const DEFAULT_TIMEOUT_MS = 10_000;
+/** A stream that has sent nothing for so long, in milliseconds, is waiting for news, which a draining server will not bring. */
+const IDLE_STREAM_MS = 250;
+/** How long, in milliseconds, the calls that a drain has cut off have to answer so. */
+const LAST_ANSWERS_MS = 400;
+const DRAIN_POLL_MS = 25;
+
+/** Transports end a call at its deadline too, by timers of their own that may be early by this much, in milliseconds. */
+const TIMER_SLACK_MS = 20;
+
+/** The caller of every call while authentication is off. */
+const ANYBODY: Caller = { name: 'anonymous', scopes: new Set(SCOPES) };
+
+/**
+ * Everything that cuts across the methods, once, above both doors: correlation, draining, authentication, access, decoding,
+ * text, rules, request identity, deadline, error mapping and the line in the log.
+ * @param authenticate null while authentication is off
+ */
+export const createPipeline = (log: Logger, authenticate: Authenticate | null): Pipeline => {
+  const running = new Set<Entry>();
+  let draining = false;
+
+  const settle = (entry: Entry, failure: Failure | null) => {
+    if (entry.settled) return;
+    entry.settled = true;
+    entry.stopTimer?.();
+    running.delete(entry);
+    logCall(log, entry, failure);
+  };
+
+  const fail = (entry: Entry, error: unknown): Failure => {
+    const failure = toFailure(error, { mutation: entry.plan.mutation, started: entry.started });
+    settle(entry, failure);
+    return failure;
+  };
+
+  const admitOrThrow = async (entry: Entry) => {
+    if (entry.admitted) return;
+    if (!entry.correlationValid) throw invalidField('x-correlation-id', 'must be a UUID');
+    if (draining) throw new Refusal('SHUTTING_DOWN', 'the service is shutting down');
+    const caller = authenticate ? await authenticate(entry.header) : ANYBODY;
+    entry.caller = caller.name;
+    const actor = entry.header('x-actor-id') ?? null;
+    if (actor !== null && !UUID.test(actor)) throw invalidField('x-actor-id', 'must be a UUID');
+    entry.actor = actor === null ? null : actor.toLowerCase();
+    entry.plan.checkAccess(caller, entry.actor);
+    entry.admitted = true;
+  };
+
+  const prepare = async (entry: Entry, link: Link, decode: () => Message): Promise<[Message, Call]> => {
+    if (entry.settled) throw new ClientGone();
+    await admitOrThrow(entry);
+    const request = decode();
+    const { plan, controller } = entry;
+    plan.checkMessage(request);
+    watch(entry, link);
+    controller.signal.throwIfAborted();
+    const call: Call = {
+      method: plan.method,
+      caller: entry.caller,
+      actor: entry.actor,
+      correlationId: entry.correlationId,
+      signal: controller.signal,
+      request: plan.mutation ? requestIdentity(plan.name, plan.method.input, request) : null,
+    };
+    entry.started = true;
+    return [request, call];
+  };
+
+  return {
+    enter: (plan, header) => {
+      const entry = enter(plan, header);
+      running.add(entry);
+      return entry;
+    },
+
+    admit: async (entry) => {
+      try {
+        await admitOrThrow(entry);
+      } catch (error) {
+        throw fail(entry, error);
+      }
+    },
+
+    unary: async (entry, link, { decode, encode }) => {
+      try {
+        const [request, call] = await prepare(entry, link, decode);
+        const answer = await bounded(entry.plan.handler(request as never, call) as Promise<object>, call.signal);
+        const encoded = encode(messageOf(entry.plan, answer));
+        settle(entry, null);
+        return encoded;
+      } catch (error) {
+        throw fail(entry, whyEnded(entry, error));
+      }
+    },
+
+    stream: async function* (entry, link, { decode, encode }) {
+      let messages: AsyncIterator<object> | null = null;
+      let done = false;
+      try {
+        const [request, call] = await prepare(entry, link, decode);
+        messages = (entry.plan.handler(request as never, call) as AsyncIterable<object>)[Symbol.asyncIterator]();
+        for (;;) {
+          entry.waitingSince = performance.now();
+          const next = await bounded(messages.next(), call.signal);
+          entry.waitingSince = null;
+          done = next.done === true;
+          call.signal.throwIfAborted();
+          if (next.done) break;
+          yield encode(messageOf(entry.plan, next.value));
+        }
+        settle(entry, null);
+      } catch (error) {
+        throw fail(entry, whyEnded(entry, error));
+      } finally {
+        // Reached without an error when the door stopped reading; the handler is told in both cases, and not waited for.
+        if (!done) messages?.return?.().catch(() => {});
+        if (!entry.settled) {
+          entry.controller.abort(new ClientGone());
+          fail(entry, new ClientGone());
+        }
+      }
+    },
+
+    fail,
+
+    drain: async (graceMs) => {
+      draining = true;
+      const end = performance.now() + graceMs;
+      while (running.size > 0 && performance.now() < end + LAST_ANSWERS_MS) {
+        const late = performance.now() >= end;
+        for (const entry of running) if (late || isIdle(entry)) entry.controller.abort(shutDown());
+        await new Promise((resolve) => setTimeout(resolve, DRAIN_POLL_MS));
+      }
+    },
+  };
+};
+
+const messageOf = (plan: MethodPlan, answer: object): Message =>
+  create(plan.method.output, answer as MessageInitShape<DescMessage>);
+
+const shutDown = (): Refusal => new Refusal('SHUTTING_DOWN', 'the service is shutting down', { outcome: 'unknown' });
+
+const isIdle = ({ waitingSince }: Entry): boolean =>
+  waitingSince !== null && performance.now() - waitingSince >= IDLE_STREAM_MS;
+
+/** Aborts the call's signal at its deadline, or when its client has gone. */
+const watch = (entry: Entry, link: Link) => {
+  const { plan, controller } = entry;
+  const deadline = link.deadline ?? (plan.streaming ? null : Date.now() + DEFAULT_TIMEOUT_MS);
+  const expire = () => controller.abort(new Refusal('DEADLINE', 'the deadline has passed', { outcome: 'unknown' }));
+  link.onGone(() => {
+    if (entry.settled) return;
+    if (deadline !== null && Date.now() >= deadline - TIMER_SLACK_MS) expire();
+    else controller.abort(new ClientGone());
+  });
+  if (deadline !== null) entry.stopTimer = expireAt(deadline, expire);
+};
+
+/**
+ * Why a call ended: a handler's own refusal counts even when it came late; any other error after the signal has aborted
+ * is how the handler stopped. What the signal says before the handler was called, it says of a call without effect.
+ */
+const whyEnded = (entry: Entry, error: unknown): unknown => {
+  const { signal } = entry.controller;
+  if (!signal.aborted || (error instanceof Refusal && error !== signal.reason)) return error;
+  const { reason } = signal;
+  return reason instanceof Refusal && !entry.started ? new Refusal(reason.reason, reason.message) : reason;
+};

@@ -1,0 +1,88 @@
+import { type DescMethod, fromBinary, type Message } from '@bufbuild/protobuf';
+import { type FieldViolation, Refusal } from '../refusal.ts';
+import { type Caller, compileAccess, isMutation } from './access.ts';
+import type { AnyHandler, Implementation } from './handlers.ts';
+import { compileTextCheck } from './text.ts';
+import { compileValidation } from './validate.ts';
+import { findKindlessValue, findWireFault, holdsStruct } from './wire.ts';
+
+/** What the pipeline knows of a method before the first call. */
+export interface MethodPlan {
+  readonly method: DescMethod;
+  /** `package.Service/Method`, as in logs. */
+  readonly name: string;
+  readonly streaming: boolean;
+  readonly mutation: boolean;
+  readonly handler: AnyHandler;
+  /** Throws SCOPE_REQUIRED. */
+  readonly checkAccess: (caller: Caller, actor: string | null) => void;
+  /** Throws INVALID_FIELD or CONTENT_TOO_LARGE; puts UUIDs into lower case. */
+  readonly checkMessage: (message: Message) => void;
+  /** Throws INVALID_FIELD for what the decoded message no longer shows. */
+  readonly checkWire: ((bytes: Uint8Array) => void) | null;
+}
+
+/** Compiles the plans of every method of these services; throws when a method has no handler or states no access. */
+export const compilePlans = (implementations: readonly Implementation[]): MethodPlan[] =>
+  implementations.flatMap(({ service, handlers }) =>
+    service.methods.map((method) => compilePlan(method, handlers[method.localName])),
+  );
+
+const compilePlan = (method: DescMethod, handler: AnyHandler | undefined): MethodPlan => {
+  const name = `${method.parent.typeName}/${method.name}`;
+  if (!handler) throw new Error(`${name} has no handler`);
+  if (method.methodKind !== 'unary' && method.methodKind !== 'server_streaming') {
+    throw new Error(`${name}: a ${method.methodKind} method cannot be served over HTTP/1.1`);
+  }
+  const checkText = compileTextCheck(method.input);
+  const validate = compileValidation(method.input);
+  return {
+    method,
+    name,
+    streaming: method.methodKind === 'server_streaming',
+    mutation: isMutation(method),
+    handler,
+    checkAccess: compileAccess(method),
+    checkMessage: (message) => {
+      checkText(message);
+      validate(message);
+    },
+    checkWire: holdsStruct(method.input) ? (bytes) => refuse(findKindlessValue(method.input, bytes)) : null,
+  };
+};
+
+const refuse = (violation: FieldViolation | null) => {
+  if (violation) throw invalid(`${violation.field}: ${violation.description}`, violation);
+};
+
+const invalid = (message: string, field: FieldViolation | null): Refusal =>
+  new Refusal('INVALID_FIELD', message, { fields: field ? [field] : [] });
+
+/** Decodes a request from its binary form; throws INVALID_FIELD, with the field's path where one is at fault. */
+export const decode = (plan: MethodPlan, bytes: Uint8Array): Message => {
+  let message: Message;
+  try {
+    message = fromBinary(plan.method.input, bytes);
+  } catch (error) {
+    throw undecodable(plan, error instanceof Error ? error.message : 'not a message', bytes);
+  }
+  plan.checkWire?.(bytes);
+  return message;
+};
+
+const JSON_FIELD = /^cannot decode field [\w.]+\.(\w+) from JSON: (.*)$/s;
+
+/**
+ * The refusal of a request that a decoder of protobuf-es did not take.
+ * @param message what the decoder said
+ * @param bytes the binary request, when it was one
+ */
+export const undecodable = (plan: MethodPlan, message: string, bytes: Uint8Array | null): Refusal => {
+  if (bytes) {
+    const fault = findWireFault(plan.method.input, bytes);
+    return invalid(fault ? `${fault.field}: ${fault.description}` : `not a valid message: ${message}`, fault);
+  }
+  const [, field, description] = JSON_FIELD.exec(message) ?? [];
+  if (field && description) return invalid(`${field}: ${description}`, { field, description });
+  return invalid(message, null);
+};
