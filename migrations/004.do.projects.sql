@@ -30,7 +30,7 @@ begin
     return;
   end if;
   perform scope_to(new_id);
-  insert into projects (id, name, language, metadata, created_by) values (new_id, name, language, metadata, c.actor);
+  insert into projects (id, name, language, metadata, created_by) values (new_id, name, language, metadata, owner_id);
   insert into project_members (project_id, user_id, role) values (new_id, owner_id, 'OWNER');
   perform record_change(c, new_id, 'PROJECT_CREATED', new_id);
   select * into result from projects p where p.id = new_id;

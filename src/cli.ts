@@ -64,7 +64,9 @@ function addMigrate(program: Command): void {
 function addOthers(program: Command): void {
   program
     .command('bootstrap')
-    .description('create the roles, the database and its schema, as the role of ADMIN_DATABASE_URL')
+    .description(
+      'create the roles (with new passwords, unless OWNER_PASSWORD and APP_PASSWORD are set) and the database',
+    )
     .addOption(new Option('--database <name>', 'the database').default('jeex'))
     .action(async (options: { database: string }) => {
       const { bootstrapCommand } = await import('./commands/bootstrap.ts');
@@ -87,6 +89,8 @@ function parseVersion(text: string): number {
 
 /** Runs the command that the arguments name, and sets the process's exit code. */
 export async function run(argv: readonly string[]): Promise<void> {
+  // Whoever reads the output may stop reading (`| head`): that is no failure of the command.
+  process.stdout.on('error', () => {});
   try {
     await createProgram().parseAsync(argv);
   } catch (error) {

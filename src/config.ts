@@ -166,9 +166,13 @@ type Values = { [N in Name]: (typeof VARIABLES)[N] extends Variable<infer T> ? T
 
 /**
  * Reads the configuration: the only place that looks at the environment. An empty variable counts as unset.
+ * @param use a single command leaves out the rules that only matter to a service
  * @throws ConfigError naming every variable that is wrong, what was expected, and an example.
  */
-export function loadConfig(env: Readonly<Record<string, string | undefined>> = process.env): Config {
+export function loadConfig(
+  env: Readonly<Record<string, string | undefined>> = process.env,
+  use: 'service' | 'command' = 'service',
+): Config {
   const problems: string[] = [];
   const values: Partial<Record<Name, unknown>> = {};
   for (const name of Object.keys(VARIABLES) as Name[]) {
@@ -177,7 +181,7 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>> = p
     if (result.success) values[name] = result.data;
     else problems.push(`${name}: expected ${expected} (for example ${example})`);
   }
-  problems.push(...contradictions(values as Partial<Values>));
+  if (use === 'service') problems.push(...contradictions(values as Partial<Values>));
   if (problems.length > 0) throw new ConfigError(problems);
   return toConfig(values as Values);
 }

@@ -10,7 +10,7 @@ const log = { info: (message: string): void => void process.stderr.write(`${mess
  * @throws ConfigError without ADMIN_DATABASE_URL
  */
 export async function bootstrapCommand(options: { database: string }): Promise<void> {
-  const { adminDatabaseUrl, ownerPassword, appPassword } = loadConfig({ ...process.env, MIGRATE: 'off' });
+  const { adminDatabaseUrl, ownerPassword, appPassword } = loadConfig(process.env, 'command');
   if (adminDatabaseUrl === null) {
     const { expected, example } = VARIABLES.ADMIN_DATABASE_URL;
     throw new ConfigError([`ADMIN_DATABASE_URL: expected ${expected} (for example ${example})`]);

@@ -66,8 +66,7 @@ async function withDatabase(use: 'read' | 'write', work: (url: string) => Promis
 }
 
 function loadForMigration(use: 'read' | 'write'): Config {
-  // What the service does at its start is no matter here, so MIGRATE=auto must not ask for the owner before a read.
-  const config = loadConfig({ ...process.env, MIGRATE: 'off' });
+  const config = loadConfig(process.env, 'command');
   if (use === 'write' && config.databaseUrl !== null && config.migrationDatabaseUrl === null) {
     throw new ConfigError([
       'MIGRATION_DATABASE_URL: expected the URL of the role jeex_owner, since DATABASE_URL is set',

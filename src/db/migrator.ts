@@ -1,3 +1,4 @@
+import { readdirSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { Client } from 'pg';
@@ -251,3 +252,7 @@ function explain(error: unknown, migration: Migration): string {
   const line = position ? `, line ${migration.getSql().slice(0, Number(position)).split('\n').length}` : '';
   return `${error.message}${code ? ` (SQLSTATE ${code}${line})` : ''}`;
 }
+
+/** The newest migration this release has: the schema it needs. */
+export const latestVersion = (): number =>
+  Math.max(0, ...readdirSync(MIGRATIONS).map((file) => Number(/^(\d+)\.do\./.exec(file)?.[1] ?? 0)));

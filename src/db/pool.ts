@@ -48,11 +48,9 @@ const accept = <T extends ParamTypes, R>(
   }
   const parsed: R[] = [];
   for (const row of rows) {
-    if (statement.scoped) {
-      if (row.present !== true) continue;
-      if (row.project_id !== params['project']) {
-        throw new Refusal('INTERNAL', 'a row of another project was about to be answered', { outcome: 'unknown' });
-      }
+    if (row.present === null || row.present === false) continue;
+    if (statement.scoped && row.project_id !== params.project) {
+      throw new Refusal('INTERNAL', 'a row of another project was about to be answered', { outcome: 'unknown' });
     }
     parsed.push(statement.row.parse(row));
   }

@@ -124,7 +124,9 @@ async function prepareDatabase(client: Client): Promise<void> {
     revoke all on schema public from public;
     create schema if not exists jeex authorization jeex_owner;
     grant usage on schema jeex to jeex_app, jeex_system;
-    create extension if not exists pgcrypto schema jeex;`);
+    create schema if not exists crypto;
+    grant usage on schema crypto to jeex_system;
+    create extension if not exists pgcrypto schema crypto;`);
 }
 
 /** The server stores this instead of a password, so the password itself never reaches the server's log (RFC 5803). */

@@ -5,7 +5,7 @@ import {
   Metadata,
   type MethodDefinition,
   Server,
-  type ServerSurfaceCall,
+  type ServerUnaryCall,
   type ServerWritableStream,
   type StatusObject,
   type UntypedServiceImplementation,
@@ -15,6 +15,8 @@ import { ClientGone, Code, type Failure, statusBytes, toFailure } from './errors
 import { MAX_MESSAGE_BYTES } from './limits.ts';
 import type { Codec, Link, Pipeline } from './pipeline.ts';
 import { decode, type MethodPlan } from './plan.ts';
+
+type AnyCall = ServerUnaryCall<Buffer, Buffer> | ServerWritableStream<Buffer, Buffer>;
 
 // Raw bytes: grpc-js answers a deserialiser that throws with a bare INTERNAL, so decoding is the pipeline's.
 const raw = (bytes: Buffer): Buffer => bytes;
@@ -84,7 +86,7 @@ const serveStream =
   };
 
 /** Starts the call and sends its correlation id at once: it stands in the headers, whatever becomes of the call. */
-const begin = (pipeline: Pipeline, plan: MethodPlan, call: ServerSurfaceCall): Entry => {
+const begin = (pipeline: Pipeline, plan: MethodPlan, call: AnyCall): Entry => {
   const entry = pipeline.enter(plan, (name) => {
     const values = call.metadata.get(name);
     return values.length === 0 ? undefined : values.join(', ');
@@ -95,7 +97,7 @@ const begin = (pipeline: Pipeline, plan: MethodPlan, call: ServerSurfaceCall): E
   return entry;
 };
 
-const linkOf = (call: ServerSurfaceCall): Link => {
+const linkOf = (call: AnyCall): Link => {
   const deadline = Number(call.getDeadline());
   return {
     deadline: Number.isFinite(deadline) ? deadline : null,

@@ -1,9 +1,16 @@
-import type { DescMethod, DescMethodServerStreaming, DescService, MessageInitShape, MessageShape } from '@bufbuild/protobuf';
+import type {
+  DescMethod,
+  DescMethodServerStreaming,
+  DescService,
+  MessageInitShape,
+  MessageShape,
+} from '@bufbuild/protobuf';
 import type { Call } from './call.ts';
 
-type Handler<M extends DescMethod> = M extends DescMethodServerStreaming<infer I, infer O>
-  ? (request: MessageShape<I>, call: Call) => AsyncIterable<MessageInitShape<O>>
-  : (request: MessageShape<M['input']>, call: Call) => Promise<MessageInitShape<M['output']>>;
+type Handler<M extends DescMethod> =
+  M extends DescMethodServerStreaming<infer I, infer O>
+    ? (request: MessageShape<I>, call: Call) => AsyncIterable<MessageInitShape<O>>
+    : (request: MessageShape<M['input']>, call: Call) => Promise<MessageInitShape<M['output']>>;
 
 /** The implementation of one service: a function per RPC, named as in its generated descriptor. */
 export type ServiceHandlers<S extends DescService> = { [K in keyof S['method']]: Handler<S['method'][K]> };

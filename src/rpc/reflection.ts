@@ -4,7 +4,7 @@ import { dirname, join } from 'node:path';
 import { fromBinary, toBinary } from '@bufbuild/protobuf';
 import { FileDescriptorProtoSchema, FileDescriptorSetSchema } from '@bufbuild/protobuf/wkt';
 import type { Server } from '@grpc/grpc-js';
-import { loadSync, type PackageDefinition } from '@grpc/proto-loader';
+import { loadSync, type MessageTypeDefinition, type PackageDefinition } from '@grpc/proto-loader';
 import { ReflectionService } from '@grpc/reflection';
 
 const DESCRIPTORS = new URL('../gen/descriptors.binpb', import.meta.url);
@@ -21,7 +21,7 @@ export const addReflection = (server: Server): void => {
 const ownFiles = (): PackageDefinition => {
   const set = fromBinary(FileDescriptorSetSchema, readFileSync(DESCRIPTORS));
   const fileDescriptorProtos = set.file.map((file) => Buffer.from(toBinary(FileDescriptorProtoSchema, file)));
-  return { own: { format: 'Protocol Buffer 3 DescriptorProto', type: {}, fileDescriptorProtos } };
+  return { own: { fileDescriptorProtos } as MessageTypeDefinition<object, object> };
 };
 
 const reflectionFiles = (): PackageDefinition => {

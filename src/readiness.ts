@@ -1,0 +1,69 @@
+import { z } from 'zod';
+import { createDatabase, first } from './db/pool.ts';
+import { sql, statement } from './db/statement.ts';
+import type { Logger } from './log.ts';
+import type { Health } from './rpc/health.ts';
+
+const schemaVersion = statement({
+  name: 'readiness.schema_version',
+  params: {},
+  row: z.object({ version: z.number() }),
+  sql: () => sql.fragment`select coalesce(max(version), 0)::int4 as version from schemaversion`,
+});
+
+const INTERVAL_MS = 500;
+const TIMEOUT_MS = 1000;
+
+interface ReadinessOptions {
+  readonly url: string;
+  /** The schema this release needs. */
+  readonly requiredVersion: number;
+  readonly health: Health;
+  readonly log: Logger;
+}
+
+export interface Readiness {
+  stop(): Promise<void>;
+}
+
+/**
+ * Keeps health true: asks the database for its schema every half second, on a connection of its own, so that callers who
+ * wait for the pool do not make it look down. A database that does not answer within a second is not ready.
+ */
+export const watchReadiness = async ({ url, requiredVersion, health, log }: ReadinessOptions): Promise<Readiness> => {
+  const database = await createDatabase({ url, size: 1 });
+  let timer: NodeJS.Timeout | undefined;
+  let stopped = false;
+  let last: string | null = null;
+
+  const fault = async (): Promise<string | null> => {
+    try {
+      const row = first(await database.run(schemaVersion, {}, AbortSignal.timeout(TIMEOUT_MS)));
+      const version = row?.version ?? 0;
+      return version >= requiredVersion ? null : `the schema is at ${version}, this release needs ${requiredVersion}`;
+    } catch (error) {
+      return error instanceof Error ? error.message : 'the database does not answer';
+    }
+  };
+
+  const check = async () => {
+    const found = await fault();
+    if (stopped) return;
+    health.setReady(found === null);
+    if (found !== last && !(last === null && found === null)) {
+      if (found === null) log.info('ready again');
+      else log.warn({ reason: found }, 'not ready');
+    }
+    last = found;
+    timer = setTimeout(() => void check(), INTERVAL_MS).unref();
+  };
+
+  await check();
+  return {
+    stop: async () => {
+      stopped = true;
+      clearTimeout(timer);
+      await database.end();
+    },
+  };
+};

@@ -1,0 +1,179 @@
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { DescMethod, Message } from '@bufbuild/protobuf';
+import {
+  ConnectError,
+  createConnectRouter,
+  createContextKey,
+  createContextValues,
+  type HandlerContext,
+  type MethodImpl,
+} from '@connectrpc/connect';
+import type { UniversalHandler, UniversalHandlerOptions } from '@connectrpc/connect/protocol';
+import {
+  compressionGzip,
+  universalRequestFromNodeRequest,
+  universalResponseToNodeResponse,
+} from '@connectrpc/connect-node';
+import type { Logger } from 'pino';
+import { type Body, recordBody } from './body.ts';
+import type { Entry } from './entry.ts';
+import { bareFailure, ClientGone, Code, type CodeName, type Failure } from './errors.ts';
+import { MAX_MESSAGE_BYTES } from './limits.ts';
+import type { Codec, Link, Pipeline } from './pipeline.ts';
+import { type MethodPlan, undecodable } from './plan.ts';
+
+/** A call on this door: its body as it arrives, and its entry into the pipeline. */
+interface HttpCall {
+  readonly body: Body;
+  entry: Entry | null;
+}
+
+const callKey = createContextKey<HttpCall | null>(null);
+
+// A response below this is sent faster than it is compressed.
+const COMPRESS_MIN_BYTES = 64 * 1024;
+
+/** Answers a request when its path is one of these methods'; false when it is not. */
+export type ConnectHandler = (request: IncomingMessage, response: ServerResponse) => boolean;
+
+/** Serves the methods over Connect (JSON and binary) and gRPC-Web. */
+export const createConnectHandler = (pipeline: Pipeline, plans: readonly MethodPlan[], log: Logger): ConnectHandler => {
+  const byMethod = new Map<DescMethod, MethodPlan>(plans.map((plan) => [plan.method, plan]));
+  const router = createConnectRouter({ ...options, grpc: false, requestGate: gateOf(pipeline, byMethod) });
+  for (const plan of plans) router.rpc(plan.method, implementationOf(pipeline, plan));
+  const handlers = new Map(router.handlers.map((handler) => [handler.requestPath, handler]));
+  return (request, response) => {
+    const handler = handlers.get(request.url?.split('?', 1)[0] ?? '');
+    if (!handler) return false;
+    serve(handler, request, response).catch((error) => {
+      // What remains here is a connection that broke while the answer was written.
+      log.debug({ err: error, method: handler.method.name }, 'an answer was not delivered');
+      response.destroy();
+    });
+    return true;
+  };
+};
+
+const options: Partial<UniversalHandlerOptions> = {
+  acceptCompression: [compressionGzip],
+  compressMinBytes: COMPRESS_MIN_BYTES,
+  readMaxBytes: MAX_MESSAGE_BYTES,
+  // Handed through to the JSON serialiser, whose own decoder would replace invalid UTF-8 in silence.
+  jsonOptions: { textDecoder: new TextDecoder('utf-8', { fatal: true }) } as UniversalHandlerOptions['jsonOptions'],
+};
+
+const serve = async (handler: UniversalHandler, request: IncomingMessage, response: ServerResponse) => {
+  const call: HttpCall = { body: recordBody(request), entry: null };
+  const values = createContextValues().set(callKey, call);
+  const universal = universalRequestFromNodeRequest(request, response, undefined, values);
+  const body = universal.body as AsyncIterable<Uint8Array>;
+  await universalResponseToNodeResponse(await handler({ ...universal, body: call.body.record(body) }), response);
+};
+
+/**
+ * Lets calls in before their body is read. Connect reads and decodes bodies outside every interceptor, and aborts the
+ * call's signal with the very error it is about to write: there the error gets its details.
+ */
+const gateOf = (pipeline: Pipeline, plans: ReadonlyMap<DescMethod, MethodPlan>) => async (context: HandlerContext) => {
+  const call = context.values.get(callKey);
+  const plan = plans.get(context.method);
+  if (!call || !plan) throw new Error(`${context.method.name} came in past its door`);
+  const entry = pipeline.enter(plan, (name) => context.requestHeader.get(name) ?? undefined);
+  call.entry = entry;
+  context.responseHeader.set('x-correlation-id', entry.correlationId);
+  context.signal.addEventListener('abort', () => onAbort(pipeline, context, entry, call.body), { once: true });
+  try {
+    await pipeline.admit(entry);
+  } catch (failure) {
+    throw connectErrorOf(failure as Failure, context);
+  }
+};
+
+const onAbort = (pipeline: Pipeline, context: HandlerContext, entry: Entry, body: Body) => {
+  // A call in its handler hears of the abort through its link.
+  if (entry.settled || entry.started) return;
+  const { reason } = context.signal;
+  if (!(reason instanceof ConnectError)) {
+    pipeline.fail(entry, new ClientGone());
+  } else if (Code.DEADLINE_EXCEEDED !== Number(reason.code)) {
+    rewrite(reason, pipeline.fail(entry, causeOf(reason, entry.plan, body)), context);
+  }
+};
+
+/** What a request failed with before its handler: the request's fault, the transport's, or unexpected. */
+const causeOf = (error: ConnectError, plan: MethodPlan, body: Body): unknown => {
+  const code = Number(error.code);
+  const binary = /^parse binary: (.*)$/s.exec(error.rawMessage)?.[1];
+  if (binary !== undefined) return undecodable(plan, binary, body.message());
+  // A body that ends too early is reported by zlib as a fault of the buffer, and by Connect as one of the server.
+  const garbled = error.rawMessage === 'decompression failed';
+  if (code === Code.INVALID_ARGUMENT || garbled) return undecodable(plan, error.rawMessage, null);
+  return code === Code.INTERNAL ? error : bareFailure(codeNameOf(code), error.rawMessage);
+};
+
+const codeNameOf = (code: number): CodeName => {
+  const names = Object.keys(Code) as CodeName[];
+  return names.find((name) => Code[name] === code) ?? 'UNKNOWN';
+};
+
+const implementationOf = (pipeline: Pipeline, plan: MethodPlan): MethodImpl<DescMethod> => {
+  const unary = async (request: Message, context: HandlerContext) => {
+    const { entry, body } = callOf(context);
+    try {
+      return await pipeline.unary(entry, linkOf(context), codecOf(plan, request, body));
+    } catch (failure) {
+      throw connectErrorOf(failure as Failure, context);
+    }
+  };
+  const stream = async function* (request: Message, context: HandlerContext) {
+    const { entry, body } = callOf(context);
+    try {
+      yield* pipeline.stream(entry, linkOf(context), codecOf(plan, request, body));
+    } catch (failure) {
+      throw connectErrorOf(failure as Failure, context);
+    }
+  };
+  return (plan.streaming ? stream : unary) as unknown as MethodImpl<DescMethod>;
+};
+
+const callOf = (context: HandlerContext): { entry: Entry; body: Body } => {
+  const call = context.values.get(callKey);
+  if (!call?.entry) throw new Error(`${context.method.name} came in past its gate`);
+  return { entry: call.entry, body: call.body };
+};
+
+const linkOf = (context: HandlerContext): Link => {
+  const remaining = context.timeoutMs();
+  return {
+    deadline: remaining === undefined ? null : Date.now() + remaining,
+    onGone: (gone) => {
+      if (context.signal.aborted) gone();
+      else context.signal.addEventListener('abort', gone, { once: true });
+    },
+  };
+};
+
+const codecOf = (plan: MethodPlan, request: Message, body: Body): Codec<Message> => ({
+  decode: () => {
+    const bytes = plan.checkWire && body.message();
+    if (bytes) plan.checkWire?.(bytes);
+    return request;
+  },
+  encode: (message) => message,
+});
+
+const connectErrorOf = (failure: Failure, context: HandlerContext): ConnectError =>
+  rewrite(new ConnectError(failure.message), failure, context);
+
+const rewrite = (error: ConnectError, failure: Failure, context: HandlerContext): ConnectError => {
+  const fields: Partial<ConnectError> = {
+    code: Code[failure.code] as number,
+    rawMessage: failure.message,
+    message: `[${failure.code.toLowerCase()}] ${failure.message}`,
+    details: [...failure.details],
+  };
+  if (failure.pushbackMs !== null) {
+    context.responseTrailer.set('grpc-retry-pushback-ms', String(failure.pushbackMs));
+  }
+  return Object.assign(error, fields);
+};

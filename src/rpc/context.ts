@@ -1,0 +1,8 @@
+import type { Database } from '../db/pool.ts';
+import type { Pager } from './page.ts';
+
+/** What every handler works with. */
+export interface Context {
+  readonly db: Database;
+  readonly pager: Pager;
+}

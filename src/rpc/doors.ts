@@ -1,0 +1,146 @@
+import type { AddressInfo } from 'node:net';
+import { type Server as GrpcServer, ServerCredentials } from '@grpc/grpc-js';
+import type { Logger } from 'pino';
+import { createConnectHandler } from './connect.ts';
+import { createGrpcDoor, createServer } from './grpc.ts';
+import { createGuard } from './guard.ts';
+import type { Implementation } from './handlers.ts';
+import type { Health } from './health.ts';
+import { createHttpDoor } from './http.ts';
+import { type Address, formatAddress, isLoopback, parseAddress } from './listen.ts';
+import { type Authenticate, createPipeline } from './pipeline.ts';
+import { compilePlans } from './plan.ts';
+import { addReflection } from './reflection.ts';
+
+export interface DoorOptions {
+  /** `host:port` of the gRPC door; port 0 is any free one. */
+  readonly grpcListen: string;
+  /** `host:port` of the HTTP door. */
+  readonly httpListen: string;
+  /** `host:port` of a plaintext gRPC server with health alone, for probes; null for none. */
+  readonly healthListen: string | null;
+  /** Null turns authentication off, which is allowed on loopback addresses only. */
+  readonly authenticate: Authenticate | null;
+  /** The origins whose web pages may call the HTTP door, as in `https://app.example`. */
+  readonly allowedOrigins: readonly string[];
+  readonly implementations: readonly Implementation[];
+  readonly health: Health;
+  readonly log: Logger;
+  /** The service's version, for the probes. */
+  readonly version: string;
+}
+
+/** Where the doors listen, as `host:port`. */
+export interface BoundAddresses {
+  readonly grpc: string;
+  readonly http: string;
+  readonly health: string | null;
+}
+
+export interface Doors {
+  /** Listens. Throws when an address is taken; then nothing listens. */
+  start(): Promise<BoundAddresses>;
+  /**
+   * Turns health NOT_SERVING, refuses new calls with SHUTTING_DOWN, and waits until those in flight have ended, `graceMs`
+   * milliseconds at most; streams that wait for news end at once.
+   */
+  drain(graceMs: number): Promise<void>;
+  /** Closes every connection: those in use after `graceMs` milliseconds by force. */
+  stop(graceMs: number): Promise<void>;
+}
+
+/**
+ * Both doors over one pipeline, and the health port.
+ * Throws for an address that cannot be read, one beyond loopback without authentication, and a method without handler or access.
+ */
+export const createDoors = (options: DoorOptions): Doors => {
+  const { health, log, implementations, authenticate } = options;
+  const grpcAddress = checkedAddress('GRPC_LISTEN', options.grpcListen, authenticate !== null);
+  const httpAddress = checkedAddress('HTTP_LISTEN', options.httpListen, authenticate !== null);
+  // Health tells nothing but itself, and probes have no token: any address will do.
+  const healthAddress = options.healthListen === null ? null : parseAddress(options.healthListen);
+
+  const plans = compilePlans(implementations);
+  const pipeline = createPipeline(log, authenticate);
+  const grpc = createGrpcDoor(pipeline, plans);
+  health.addTo(grpc);
+  addReflection(grpc);
+  const guard = createGuard(options.allowedOrigins, authenticate === null);
+  const http = createHttpDoor(createConnectHandler(pipeline, plans, log), guard, health, options.version);
+  const probes = healthAddress && createServer();
+  if (probes) health.addTo(probes);
+
+  const stop = async (graceMs: number) => {
+    health.endWatches();
+    await Promise.all([stopGrpc(grpc, graceMs), probes && stopGrpc(probes, graceMs), stopServer(http, graceMs)]);
+  };
+
+  return {
+    start: async () => {
+      try {
+        return {
+          grpc: await listenGrpc(grpc, grpcAddress),
+          http: await listen(http, httpAddress),
+          health: probes && (await listenGrpc(probes, healthAddress)),
+        };
+      } catch (error) {
+        await stop(0);
+        throw error;
+      }
+    },
+    drain: async (graceMs) => {
+      health.drain();
+      await pipeline.drain(graceMs);
+    },
+    stop,
+  };
+};
+
+const checkedAddress = (name: string, text: string, authenticated: boolean): Address => {
+  const address = parseAddress(text);
+  if (authenticated || isLoopback(address.host)) return address;
+  throw new Error(
+    `${name}=${text} can be reached from other machines, and authentication is off: anybody could read and write everything. ` +
+      'Listen on 127.0.0.1, or configure authentication.',
+  );
+};
+
+const listenGrpc = (server: GrpcServer, address: Address): Promise<string> =>
+  new Promise((resolve, reject) => {
+    server.bindAsync(formatAddress(address), ServerCredentials.createInsecure(), (error, port) => {
+      if (error) reject(error);
+      else resolve(formatAddress({ host: address.host, port }));
+    });
+  });
+
+const stopGrpc = (server: GrpcServer, graceMs: number): Promise<void> =>
+  new Promise((resolve) => {
+    const timer = setTimeout(() => {
+      server.forceShutdown();
+      resolve();
+    }, graceMs);
+    server.tryShutdown(() => {
+      clearTimeout(timer);
+      resolve();
+    });
+  });
+
+type HttpServer = ReturnType<typeof createHttpDoor>;
+
+const listen = (server: HttpServer, address: Address): Promise<string> =>
+  new Promise((resolve, reject) => {
+    server.once('error', reject);
+    server.listen(address.port, address.host, () => {
+      server.off('error', reject);
+      resolve(formatAddress({ host: address.host, port: (server.address() as AddressInfo).port }));
+    });
+  });
+
+const stopServer = (server: HttpServer, graceMs: number): Promise<void> =>
+  new Promise((resolve) => {
+    const timer = setTimeout(() => server.closeAllConnections(), graceMs);
+    server.close(() => {
+      clearTimeout(timer);
+      resolve();
+    });
+  });

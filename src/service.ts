@@ -1,0 +1,78 @@
+import { readFileSync } from 'node:fs';
+import type { Config } from './config.ts';
+import { latestVersion } from './db/migrator.ts';
+import { createDatabase } from './db/pool.ts';
+import { ProjectService } from './gen/jeex/persistence/v1/project_service_pb.js';
+import { UserService } from './gen/jeex/persistence/v1/user_service_pb.js';
+import type { Logger } from './log.ts';
+import { projectHandlers } from './projects/rpc.ts';
+import { watchReadiness } from './readiness.ts';
+import type { Context } from './rpc/context.ts';
+import { type BoundAddresses, createDoors } from './rpc/doors.ts';
+import { type Implementation, implement } from './rpc/handlers.ts';
+import { createHealth } from './rpc/health.ts';
+import { formatAddress } from './rpc/listen.ts';
+import { createPager } from './rpc/page.ts';
+import { userHandlers } from './users/rpc.ts';
+
+export const VERSION = (JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as { version: string })
+  .version;
+
+/** How long connections have to close once their calls have ended, in milliseconds. */
+const CLOSE_MS = 1000;
+
+interface ServiceOptions {
+  readonly config: Config;
+  /** As jeex_app. */
+  readonly databaseUrl: string;
+  /** Signs page tokens; the same for all replicas. */
+  readonly pageTokenSecret: Buffer;
+  readonly log: Logger;
+}
+
+export interface Service {
+  readonly addresses: BoundAddresses;
+  /** Drains and closes: calls in flight finish, for the configured grace at most. */
+  stop(): Promise<void>;
+}
+
+const implementations = (context: Context): Implementation[] => [
+  implement(UserService, userHandlers(context)),
+  implement(ProjectService, projectHandlers(context)),
+];
+
+/**
+ * Serves a migrated database on both doors. What was opened closes in reverse order, also when the start fails.
+ * @throws Error when an address is taken or not allowed
+ */
+export const startService = async ({ config, databaseUrl, pageTokenSecret, log }: ServiceOptions): Promise<Service> => {
+  await using opened = new AsyncDisposableStack();
+  const db = await createDatabase({ url: databaseUrl, size: config.poolSize });
+  opened.defer(() => db.end());
+
+  const context: Context = { db, pager: createPager(pageTokenSecret) };
+  const services = implementations(context);
+  const health = createHealth(services.map(({ service }) => service.typeName));
+  const readiness = await watchReadiness({ url: databaseUrl, requiredVersion: latestVersion(), health, log });
+  opened.defer(() => readiness.stop());
+
+  const doors = createDoors({
+    grpcListen: formatAddress(config.grpcListen),
+    httpListen: formatAddress(config.httpListen),
+    healthListen: config.healthListen && formatAddress(config.healthListen),
+    authenticate: null,
+    allowedOrigins: config.allowedOrigins,
+    implementations: services,
+    health,
+    log,
+    version: VERSION,
+  });
+  const addresses = await doors.start();
+  const graceMs = config.shutdownGraceSeconds * 1000;
+  const closing = opened.move();
+  closing.defer(async () => {
+    await doors.drain(graceMs);
+    await doors.stop(CLOSE_MS);
+  });
+  return { addresses, stop: () => closing.disposeAsync() };
+};

@@ -1,0 +1,120 @@
+import type { JsonObject, MessageInitShape } from '@bufbuild/protobuf';
+import { open, seal } from '../db/envelope.ts';
+import { callParams } from '../db/statement.ts';
+import {
+  type UserSchema,
+  type UserService,
+  UserSchema as userSchema,
+} from '../gen/jeex/persistence/v1/user_service_pb.js';
+import { invalidField, type Refusal, refusalOf } from '../refusal.ts';
+import type { Context } from '../rpc/context.ts';
+import { etag, oneOr, optionalTimestamp, rowVersionOf, timestamp, updatePaths } from '../rpc/convert.ts';
+import type { ServiceHandlers } from '../rpc/handlers.ts';
+import { cutPage, encodedSize, pageSize } from '../rpc/page.ts';
+import * as statements from './sql.ts';
+import { emailFault, trimmedEmail, USER_PATHS } from './users.ts';
+
+type User = MessageInitShape<typeof UserSchema>;
+
+const toUser = (row: statements.UserRow): User => ({
+  id: row.id,
+  email: row.email ?? '',
+  name: row.name ?? '',
+  ...(row.profile && { profile: JSON.parse(open(row.profile).toString()) as JsonObject }),
+  createTime: timestamp(row.create_time),
+  updateTime: timestamp(row.update_time),
+  lastLoginTime: optionalTimestamp(row.last_login_time),
+  deleteTime: optionalTimestamp(row.delete_time),
+  etag: etag(row.row_version),
+});
+
+const notFound = (): Refusal => refusalOf('USER_NOT_FOUND');
+const sealedProfile = (profile: JsonObject | undefined): Buffer | null =>
+  profile === undefined ? null : seal(Buffer.from(JSON.stringify(profile)));
+
+const checkedEmail = (given: string, field: string): string => {
+  const email = trimmedEmail(given);
+  const fault = emailFault(email);
+  if (fault !== null) throw invalidField(field, fault);
+  return email;
+};
+
+export const userHandlers = ({ db, pager }: Context): ServiceHandlers<typeof UserService> => ({
+  createUser: async (request, call) => {
+    const params = {
+      email: checkedEmail(request.email, 'email'),
+      name: request.name,
+      profile: sealedProfile(request.profile),
+      ...callParams(call),
+    };
+    const rows = await db.run(statements.createUser, params, call.signal);
+    return { user: toUser(oneOr(rows, notFound)) };
+  },
+
+  getUser: async (request, call) => {
+    const rows = await db.run(statements.getUser, { id: request.id, actor: call.actor }, call.signal);
+    return { user: toUser(oneOr(rows, notFound)) };
+  },
+
+  getUserByEmail: async (request, call) => {
+    const rows = await db.run(statements.getUserByEmail, { email: trimmedEmail(request.email) }, call.signal);
+    return { user: toUser(oneOr(rows, notFound)) };
+  },
+
+  batchGetUsers: async (request, call) => {
+    const rows = await db.run(statements.batchGetUsers, { ids: [...new Set(request.ids)] }, call.signal);
+    const users = rows.map(toUser);
+    return {
+      users: cutPage(
+        users,
+        users.length,
+        (user) => encodedSize(userSchema, user),
+        () => [],
+      ).rows as User[],
+    };
+  },
+
+  listUsers: async (request, call) => {
+    const limit = pageSize(request.pageSize);
+    const after = pager.read(call.method, request, request.pageToken);
+    const rows = await db.run(
+      statements.listUsers,
+      { prefix: request.emailPrefix, before: after === null ? null : String(after[0]), most: limit + 1 },
+      call.signal,
+    );
+    const page = cutPage(
+      rows.map(toUser),
+      limit,
+      (user) => encodedSize(userSchema, user),
+      (user) => [user.id ?? ''],
+    );
+    return { users: page.rows as User[], nextPageToken: pager.write(call.method, request, page.next) };
+  },
+
+  updateUser: async (request, call) => {
+    const user = request.user;
+    if (user === undefined) throw invalidField('user', 'is required');
+    const paths = updatePaths(request.updateMask, USER_PATHS, (path) => Boolean(user[path]));
+    if (paths.has('name') && user.name === '') throw invalidField('user.name', 'must have 1 to 255 characters');
+    const params = {
+      id: user.id,
+      etag: rowVersionOf(request.etag || user.etag),
+      email: paths.has('email') ? checkedEmail(user.email, 'user.email') : null,
+      name: paths.has('name') ? user.name : null,
+      profile: paths.has('profile') ? sealedProfile(user.profile ?? {}) : null,
+      ...callParams(call),
+    };
+    const rows = await db.run(statements.updateUser, params, call.signal);
+    return { user: toUser(oneOr(rows, notFound)) };
+  },
+
+  recordLogin: async (request, call) => {
+    const rows = await db.run(statements.recordLogin, { id: request.id, ...callParams(call) }, call.signal);
+    return { user: toUser(oneOr(rows, notFound)) };
+  },
+
+  deleteUser: async (request, call) => {
+    const rows = await db.run(statements.deleteUser, { id: request.id, ...callParams(call) }, call.signal);
+    return { user: toUser(oneOr(rows, notFound)) };
+  },
+});

@@ -1,0 +1,123 @@
+import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { suite, test } from 'node:test';
+import { type Config, ConfigError, isLoopback, loadConfig, VARIABLES } from '../src/config.ts';
+
+const hex = 'ab'.repeat(32);
+const base64 = Buffer.alloc(32, 7).toString('base64');
+const url = 'postgres://jeex_app:pa55word@db.example:5432/jeex';
+
+suite('the configuration', () => {
+  const understood: [Record<string, string>, Partial<Config>][] = [
+    [{}, { grpcListen: { host: '127.0.0.1', port: 50051 }, httpListen: { host: '127.0.0.1', port: 8080 } }],
+    [
+      {},
+      { healthListen: null, databaseUrl: null, migrate: 'auto', poolSize: 10, logLevel: 'info', allowedOrigins: [] },
+    ],
+    [{}, { dataDir: join(process.cwd(), '.data'), shutdownGraceSeconds: 30, pageTokenSecret: null }],
+    [
+      { GRPC_LISTEN: '', LOG_LEVEL: '' },
+      { grpcListen: { host: '127.0.0.1', port: 50051 }, logLevel: 'info' },
+    ],
+    [{ GRPC_LISTEN: '[::1]:50051' }, { grpcListen: { host: '::1', port: 50051 } }],
+    [{ GRPC_LISTEN: 'localhost:0', HTTP_LISTEN: 'localhost:0' }, { grpcListen: { host: 'localhost', port: 0 } }],
+    [{ HEALTH_LISTEN: '0.0.0.0:50052' }, { healthListen: { host: '0.0.0.0', port: 50052 } }],
+    [
+      { ALLOWED_ORIGINS: 'https://a.example, http://localhost:3000' },
+      { allowedOrigins: ['https://a.example', 'http://localhost:3000'] },
+    ],
+    [{ PAGE_TOKEN_SECRET: hex }, { pageTokenSecret: Buffer.from(hex, 'hex') }],
+    [{ PAGE_TOKEN_SECRET: base64 }, { pageTokenSecret: Buffer.alloc(32, 7) }],
+    [
+      { DATABASE_URL: url, MIGRATE: 'check' },
+      { databaseUrl: url, migrationDatabaseUrl: null, migrate: 'check' },
+    ],
+    [{ DATA_DIR: '/var/data' }, { dataDir: '/var/data' }],
+    [{ SHUTDOWN_GRACE_SECONDS: '0' }, { shutdownGraceSeconds: 0 }],
+  ];
+  for (const [env, expected] of understood) {
+    test(`understands ${JSON.stringify(env)}: ${Object.keys(expected)}`, () => {
+      const config = loadConfig(env);
+      for (const [name, value] of Object.entries(expected)) assert.deepEqual(config[name as keyof Config], value, name);
+    });
+  }
+
+  const refused: Record<keyof typeof VARIABLES, string[]> = {
+    GRPC_LISTEN: [
+      '50051',
+      'localhost',
+      'localhost:65536',
+      '::1:50051',
+      '[::g]:1',
+      'http://localhost:1',
+      '0.0.0.0:50051',
+    ],
+    HTTP_LISTEN: ['x', '[::]:8080', '10.0.0.1:8080', 'db.example:8080', '127.0.0.1:50051'],
+    HEALTH_LISTEN: ['x', '127.0.0.1:8080'],
+    ALLOWED_ORIGINS: ['*', 'a.example', 'https://a.example/', 'https://a.example/path', 'ftp://a.example', 'null', ','],
+    DATABASE_URL: ['db.example', 'mysql://db.example/jeex', 'postgres:///jeex', 'postgres://db.example'],
+    MIGRATION_DATABASE_URL: ['x', 'postgres://db.example/'],
+    MIGRATE: ['yes', 'AUTO'],
+    POOL_SIZE: ['0', '1001', '1.5', '-1', '1e2', 'ten'],
+    DATA_DIR: [],
+    PAGE_TOKEN_SECRET: ['short', 'ab'.repeat(15), 'not base64!'.repeat(5)],
+    SHUTDOWN_GRACE_SECONDS: ['-1', '3601', '30s'],
+    LOG_LEVEL: ['verbose', 'INFO'],
+    ADMIN_DATABASE_URL: ['x'],
+    OWNER_PASSWORD: ['short', 'with a space in it', 'ümlautümlaut'],
+    APP_PASSWORD: ['short'],
+  };
+  for (const [name, values] of Object.entries(refused)) {
+    for (const value of values) {
+      test(`refuses ${name}=${value}`, () => {
+        const { problems } = mistakes({ [name]: value });
+        assert.equal(problems.length, 1);
+        assert.match(problems[0] as string, new RegExp(`^${name}: expected `));
+      });
+    }
+  }
+
+  test('reports every mistake at once, with an example and without the values', () => {
+    const error = mistakes({ GRPC_LISTEN: 'sekret-1', POOL_SIZE: 'sekret-2', DATABASE_URL: 'sekret-3' });
+    assert.equal(error.problems.length, 3);
+    for (const problem of error.problems) assert.match(problem, /for example/);
+    assert.doesNotMatch(error.message, /sekret/);
+  });
+
+  test('asks for the owner when it has to migrate a given database', () => {
+    assert.match(
+      mistakes({ DATABASE_URL: url }).message,
+      /MIGRATION_DATABASE_URL: .* or MIGRATE=check, or MIGRATE=off/,
+    );
+    assert.doesNotMatch(mistakes({ DATABASE_URL: url }).message, /pa55word/);
+    assert.equal(loadConfig({ DATABASE_URL: url, MIGRATION_DATABASE_URL: url }).migrationDatabaseUrl, url);
+    assert.equal(loadConfig({ DATABASE_URL: url }, 'command').databaseUrl, url);
+  });
+
+  test('knows which addresses only this machine can reach', () => {
+    for (const host of ['127.0.0.1', '127.9.9.9', '::1', 'localhost', '::ffff:127.0.0.1'])
+      assert(isLoopback(host), host);
+    for (const host of ['0.0.0.0', '::', '10.0.0.1', 'localhost.example', '128.0.0.1']) assert(!isLoopback(host), host);
+  });
+
+  test('.env.example lists every variable, in order and each understood', () => {
+    const text = readFileSync(new URL('../.env.example', import.meta.url), 'utf8');
+    const lines = [...text.matchAll(/^# ([A-Z_]+)=(.*)$/gm)];
+    assert.deepEqual(
+      lines.map((line) => line[1]),
+      Object.keys(VARIABLES),
+    );
+    loadConfig(Object.fromEntries(lines.map((line) => [line[1], line[2]])));
+  });
+});
+
+function mistakes(env: Record<string, string>): ConfigError {
+  try {
+    loadConfig(env);
+  } catch (error) {
+    assert(error instanceof ConfigError);
+    return error;
+  }
+  throw new assert.AssertionError({ message: 'no mistake was found' });
+}

@@ -1,0 +1,292 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { gzipSync } from 'node:zlib';
+import { BinaryWriter, WireType } from '@bufbuild/protobuf/wire';
+import { status } from '@grpc/grpc-js';
+import { DatabaseService } from '../src/gen/jeex/persistence/v1/database_service_pb.js';
+import { DocumentService } from '../src/gen/jeex/persistence/v1/document_service_pb.js';
+import { ProjectService } from '../src/gen/jeex/persistence/v1/project_service_pb.js';
+import { UserService } from '../src/gen/jeex/persistence/v1/user_service_pb.js';
+import { REASONS, type Reason, Refusal } from '../src/refusal.ts';
+import { CODES, Code } from '../src/rpc/errors.ts';
+import {
+  callGrpc,
+  encode,
+  pathOf,
+  post,
+  type Refused,
+  refusedConnect,
+  refusedGrpc,
+  refusedHttp,
+  sendGrpc,
+  useEcho,
+} from './support/echo.ts';
+
+const { getUser, createUser, batchGetUsers } = UserService.method;
+const { createProject } = ProjectService.method;
+const ID = '0190f3a1-7b8c-7d2e-8f3a-4b5c6d7e8f90';
+const CORRELATION = '0190f3a1-7b8c-7d2e-8f3a-000000000001';
+
+let next: Error | null = null;
+const echo = await useEcho({
+  'UserService.getUser': async (request: { id: string }) => {
+    if (next) throw next;
+    return { user: { id: request.id, name: 'Ada' } };
+  },
+  'UserService.createUser': async (request: { name: string; profile?: object }) => {
+    if (next) throw next;
+    return { user: { name: request.name, profile: request.profile } };
+  },
+  'ProjectService.createProject': async () => {
+    throw new Error('secret of the driver');
+  },
+  'UserService.batchGetUsers': async (request: { ids: string[] }) => ({ users: request.ids.map((id) => ({ id })) }),
+});
+const { client, http } = echo;
+
+/** The same refusal through both doors: Connect with JSON, Connect with binary, gRPC-Web would be a third of HTTP's. */
+const refusedByBoth = async (method: typeof getUser | typeof createUser, request: object): Promise<Refused> => {
+  const headers = { 'x-correlation-id': CORRELATION };
+  const overGrpc = refusedGrpc(await sendGrpc(client, method, encode(method, request), headers));
+  const overJson = await refusedHttp(await post(http, method, JSON.stringify(request), headers));
+  const binary = { ...headers, 'content-type': 'application/proto' };
+  const overBinary = await refusedHttp(await post(http, method, new Uint8Array(encode(method, request)), binary));
+  assert.deepEqual(overJson, overGrpc);
+  assert.deepEqual(overBinary, overGrpc);
+  assert.equal(overGrpc.correlationId, CORRELATION);
+  return overGrpc;
+};
+
+test('a call is answered the same over gRPC, Connect JSON, Connect GET and gRPC-Web', async () => {
+  const overGrpc = await callGrpc(client, getUser, { id: ID });
+  assert.equal(overGrpc.user?.name, 'Ada');
+  const overJson = await post(http, getUser, JSON.stringify({ id: ID }));
+  assert.deepEqual(await overJson.json(), { user: { id: ID, name: 'Ada' } });
+  assert.match(overJson.headers.get('x-correlation-id') ?? '', /^[0-9a-f-]{14}7/);
+  const query = `?connect=v1&encoding=json&message=${encodeURIComponent(JSON.stringify({ id: ID }))}`;
+  const overGet = await fetch(http + pathOf(getUser) + query);
+  assert.deepEqual(await overGet.json(), { user: { id: ID, name: 'Ada' } });
+  const web = await grpcWeb(encode(getUser, { id: ID }));
+  assert.equal(web.trailer['grpc-status'], '0');
+});
+
+test('every reason has its code and its details on both doors, mutations their outcome', async () => {
+  for (const reason of REASONS) {
+    next = new Refusal(reason, `refused: ${reason}`, { metadata: { current_version: '3' } });
+    const read = await refusedByBoth(getUser, { id: ID });
+    assert.equal(read.code, Code[CODES[reason]]);
+    assert.equal(read.reason, reason);
+    assert.deepEqual(read.metadata, { current_version: '3' });
+    const retryable: Reason[] = ['OVERLOADED', 'CONTENTION', 'DATABASE_UNAVAILABLE', 'SHUTTING_DOWN'];
+    assert.equal(read.retry, retryable.includes(reason));
+    assert.equal(read.pushback !== undefined, retryable.includes(reason));
+    const write = await refusedByBoth(createUser, { email: 'a@b.example', name: 'Ada' });
+    assert.deepEqual(write.metadata, { current_version: '3', outcome: 'not_applied' });
+  }
+  next = null;
+});
+
+test('an unexpected error is INTERNAL without its message, and its cause is in the log with the correlation id', async () => {
+  const headers = { 'x-correlation-id': CORRELATION };
+  const request = { name: 'p', language: 'en' };
+  for (const refused of [
+    refusedGrpc(await sendGrpc(client, createProject, encode(createProject, request), headers)),
+    await refusedHttp(await post(http, createProject, JSON.stringify(request), headers)),
+  ]) {
+    assert.equal(refused.code, status.INTERNAL);
+    assert.equal(refused.reason, 'INTERNAL');
+    assert.equal(refused.metadata.outcome, 'unknown');
+    assert.doesNotMatch(refused.message, /secret/);
+  }
+  const logged = echo.lines.filter(({ code, correlationId }) => code === 'INTERNAL' && correlationId === CORRELATION);
+  assert.equal(logged.length, 2);
+  assert.match(JSON.stringify(logged[0]), /secret of the driver/);
+});
+
+test('a field that breaks its rule is named by its path, on both doors', async () => {
+  const wrongId = await refusedByBoth(getUser, { id: 'x' });
+  assert.deepEqual([wrongId.code, wrongId.reason, wrongId.fields], [status.INVALID_ARGUMENT, 'INVALID_FIELD', ['id']]);
+  const nul = await refusedByBoth(createUser, { email: 'a@b.example', name: 'a\0b' });
+  assert.deepEqual([nul.reason, nul.fields], ['INVALID_FIELD', ['name']]);
+  const deep = await refusedByBoth(createUser, { email: 'a@b.example', name: 'a', profile: nested(21) });
+  assert.deepEqual([deep.reason, deep.fields], ['INVALID_FIELD', ['profile']]);
+  const large = await refusedByBoth(createUser, { email: 'a@b.example', name: 'a', profile: { x: 'x'.repeat(17_000) } });
+  assert.deepEqual([large.reason, large.fields], ['CONTENT_TOO_LARGE', ['profile']]);
+});
+
+test('content over its limit is CONTENT_TOO_LARGE on both doors', async () => {
+  const { appendVersion } = DocumentService.method;
+  const request = { projectId: ID, documentType: 'idea', content: 'x'.repeat(3 * 1024 * 1024 + 1) };
+  for (const refused of [
+    refusedGrpc(await sendGrpc(client, appendVersion, encode(appendVersion, request))),
+    await refusedHttp(await post(http, appendVersion, JSON.stringify(request))),
+  ]) {
+    assert.deepEqual([refused.reason, refused.fields], ['CONTENT_TOO_LARGE', ['content']]);
+  }
+});
+
+test('what cannot be decoded is INVALID_FIELD with the field, whatever the protocol', async () => {
+  const invalidUtf8 = new BinaryWriter().tag(1, WireType.LengthDelimited).bytes(Buffer.from([0xff, 0xfe])).finish();
+  const expected = [status.INVALID_ARGUMENT, 'INVALID_FIELD', ['id']];
+  const seen = ({ code, reason, fields, correlationId }: Refused) => {
+    assert.ok(correlationId);
+    return [code, reason, fields];
+  };
+  assert.deepEqual(seen(refusedGrpc(await sendGrpc(client, getUser, invalidUtf8))), expected);
+  const proto = { 'content-type': 'application/proto' };
+  assert.deepEqual(seen(await refusedHttp(await post(http, getUser, invalidUtf8, proto))), expected);
+  const zipped = { ...proto, 'content-encoding': 'gzip' };
+  assert.deepEqual(seen(await refusedHttp(await post(http, getUser, gzipSync(invalidUtf8), zipped))), expected);
+  const query = `?connect=v1&encoding=proto&base64=1&message=${Buffer.from(invalidUtf8).toString('base64url')}`;
+  assert.deepEqual(seen(await refusedHttp(await fetch(http + pathOf(getUser) + query))), expected);
+  const web = await grpcWeb(invalidUtf8);
+  assert.deepEqual([web.refused?.code, web.refused?.reason, web.refused?.fields], expected);
+  assert.ok(web.refused?.correlationId);
+  assert.deepEqual(seen(await refusedHttp(await post(http, getUser, '{"id": 7}'))), expected);
+  assert.deepEqual(seen(await refusedHttp(await post(http, getUser, '{"id": "\\ud800"}'))), expected);
+  assert.deepEqual(seen(await streamError('{"projectId": 7}')), [3, 'INVALID_FIELD', ['project_id']]);
+});
+
+test('a body that is no message at all is INVALID_FIELD without a field, never INTERNAL', async () => {
+  const proto = { 'content-type': 'application/proto' };
+  const bodies: [string | Buffer<ArrayBuffer>, Record<string, string>][] = [
+    ['{', {}],
+    ['[]', {}],
+    [Buffer.from('{"id": "\xff"}', 'latin1'), {}],
+    [Buffer.from([0x0a]), proto],
+    [Buffer.from([0xff, 0xff, 0xff]), proto],
+    [Buffer.from('not gzip'), { ...proto, 'content-encoding': 'gzip' }],
+    [gzipSync('cut').subarray(0, 15) as Buffer<ArrayBuffer>, { ...proto, 'content-encoding': 'gzip' }],
+  ];
+  for (const [body, headers] of bodies) {
+    const refused = await refusedHttp(await post(http, getUser, body, headers));
+    assert.deepEqual([refused.code, refused.reason], [status.INVALID_ARGUMENT, 'INVALID_FIELD'], String(body));
+    assert.ok(refused.correlationId);
+  }
+  const overGrpc = refusedGrpc(await sendGrpc(client, getUser, Buffer.from([0xff, 0xff, 0xff])));
+  assert.deepEqual([overGrpc.code, overGrpc.reason], [status.INVALID_ARGUMENT, 'INVALID_FIELD']);
+});
+
+test('a Value without a kind is refused in every binary form', async () => {
+  const entry = new BinaryWriter().tag(1, WireType.LengthDelimited).string('key').tag(2, WireType.LengthDelimited).fork().join();
+  const struct = new BinaryWriter().tag(1, WireType.LengthDelimited).bytes(entry.finish()).finish();
+  const request = new BinaryWriter()
+    .raw(encode(createUser, { email: 'a@b.example', name: 'Ada' }))
+    .tag(3, WireType.LengthDelimited)
+    .bytes(struct)
+    .finish();
+  const proto = { 'content-type': 'application/proto' };
+  for (const refused of [
+    refusedGrpc(await sendGrpc(client, createUser, request)),
+    await refusedHttp(await post(http, createUser, request, proto)),
+    await refusedHttp(await post(http, createUser, gzipSync(request), { ...proto, 'content-encoding': 'gzip' })),
+    (await grpcWeb(request, createUser)).refused,
+  ]) {
+    assert.deepEqual([refused?.reason, refused?.fields], ['INVALID_FIELD', ['profile']]);
+  }
+  const answer = await callGrpc(client, createUser, { email: 'a@b.example', name: 'Ada', profile: { key: null } });
+  assert.deepEqual(answer.user?.profile, { key: null });
+});
+
+test('what is nested 10 000 deep, or larger than 4 MiB, is refused on both doors and the service goes on', async () => {
+  const deepJson = `{"email":"a@b.example","name":"a","profile":${'{"a":'.repeat(10_000)}1${'}'.repeat(10_000)}}`;
+  const overJson = await refusedHttp(await post(http, createUser, deepJson));
+  assert.deepEqual([overJson.code, overJson.reason], [status.INVALID_ARGUMENT, 'INVALID_FIELD']);
+  const unknownKey = await refusedHttp(await post(http, getUser, `{"x":${'['.repeat(10_000)}${']'.repeat(10_000)}}`));
+  assert.deepEqual([unknownKey.code, unknownKey.fields], [status.INVALID_ARGUMENT, ['id']]);
+
+  const bomb = new BinaryWriter().tag(3, WireType.LengthDelimited).bytes(listBomb(10_000)).finish();
+  for (const refused of [
+    refusedGrpc(await sendGrpc(client, createUser, bomb)),
+    await refusedHttp(await post(http, createUser, bomb, { 'content-type': 'application/proto' })),
+  ]) {
+    assert.deepEqual([refused.code, refused.reason], [status.INVALID_ARGUMENT, 'INVALID_FIELD']);
+    assert.deepEqual(refused.fields, ['profile']);
+  }
+
+  const large = Buffer.alloc(5 * 1024 * 1024, 'x');
+  assert.equal(refusedGrpc(await sendGrpc(client, getUser, large)).code, status.RESOURCE_EXHAUSTED);
+  const tooLarge = await refusedHttp(await post(http, getUser, `"${'x'.repeat(10_000_000)}"`));
+  assert.deepEqual([tooLarge.code, tooLarge.reason], [status.RESOURCE_EXHAUSTED, undefined]);
+  const inflating = gzipSync(Buffer.alloc(50_000_000));
+  const zipped = { 'content-type': 'application/proto', 'content-encoding': 'gzip' };
+  assert.equal((await refusedHttp(await post(http, getUser, inflating, zipped))).code, status.RESOURCE_EXHAUSTED);
+  assert.equal((await callGrpc(client, getUser, { id: ID })).user?.id, ID);
+});
+
+test('headers that are no UUIDs are refused, and the error has a correlation id of its own', async () => {
+  for (const name of ['x-correlation-id', 'x-actor-id']) {
+    for (const refused of [
+      refusedGrpc(await sendGrpc(client, getUser, encode(getUser, { id: ID }), { [name]: 'nobody' })),
+      await refusedHttp(await post(http, getUser, JSON.stringify({ id: ID }), { [name]: 'nobody' })),
+    ]) {
+      assert.deepEqual([refused.reason, refused.fields], ['INVALID_FIELD', [name]]);
+      assert.match(refused.correlationId ?? '', /^[0-9a-f-]{36}$/);
+    }
+  }
+});
+
+test('a method for the system refuses an actor before it reads the body', async () => {
+  const headers = { 'x-actor-id': ID };
+  for (const refused of [
+    refusedGrpc(await sendGrpc(client, batchGetUsers, Buffer.from([0xff]), headers)),
+    await refusedHttp(await post(http, batchGetUsers, '{', headers)),
+  ]) {
+    assert.deepEqual([refused.code, refused.reason], [status.PERMISSION_DENIED, 'SCOPE_REQUIRED']);
+  }
+});
+
+test('UUIDs reach the handler in lower case', async () => {
+  const answer = await callGrpc(client, batchGetUsers, { ids: [ID.toUpperCase()] });
+  assert.equal(answer.users[0]?.id, ID);
+  assert.equal((await callGrpc(client, getUser, { id: ID.toUpperCase() })).user?.id, ID);
+});
+
+test('an unknown path is 404, an unknown method of gRPC UNIMPLEMENTED', async () => {
+  assert.equal((await fetch(`${http}/nothing`)).status, 404);
+  const unknown = { ...DatabaseService.method.getServerInfo, name: 'Nothing' };
+  assert.equal((await sendGrpc(client, unknown, Buffer.alloc(0))).error?.code, status.UNIMPLEMENTED);
+});
+
+function nested(depth: number): object {
+  return depth === 1 ? {} : { a: nested(depth - 1) };
+}
+
+/** A google.protobuf.Struct whose one value is a list of a list of a list …, in binary. */
+function listBomb(depth: number): Uint8Array {
+  let value = Buffer.from([0x08, 0x00]);
+  const wrap = (tag: number, bytes: Buffer) =>
+    Buffer.concat([new BinaryWriter().uint32(tag).uint32(bytes.length).finish(), bytes]);
+  for (let i = 0; i < depth; i += 1) value = wrap(0x32, wrap(0x0a, value));
+  return wrap(0x0a, Buffer.concat([Buffer.from([0x0a, 0x01, 0x61]), wrap(0x12, value)]));
+}
+
+async function grpcWeb(bytes: Uint8Array, method: typeof getUser | typeof createUser = getUser) {
+  const body = Buffer.concat([Buffer.from([0, 0, 0, 0, 0]), bytes]);
+  body.writeUInt32BE(bytes.length, 1);
+  const response = await post(http, method, body, { 'content-type': 'application/grpc-web+proto' });
+  const answer = Buffer.from(await response.arrayBuffer());
+  const start = answer[0] === 0x80 ? 0 : 5 + answer.readUInt32BE(1);
+  const text = answer.subarray(start + 5).toString();
+  const trailer = Object.fromEntries(text.trim().split('\r\n').map((line) => line.split(/:\s*/, 2)));
+  if (trailer['grpc-status'] === '0') return { trailer, refused: null };
+  const { Metadata } = await import('@grpc/grpc-js');
+  const metadata = new Metadata();
+  metadata.set('grpc-status-details-bin', Buffer.from(trailer['grpc-status-details-bin'], 'base64'));
+  const headers = new Metadata();
+  headers.set('x-correlation-id', response.headers.get('x-correlation-id') ?? '');
+  const error = { code: Number(trailer['grpc-status']), details: trailer['grpc-message'], metadata };
+  return { trailer, refused: refusedGrpc({ error: Object.assign(new Error(), error), headers }) };
+}
+
+/** The error in the end of a Connect stream. */
+async function streamError(json: string): Promise<Refused> {
+  const { ChangeService } = await import('../src/gen/jeex/persistence/v1/change_service_pb.js');
+  const body = Buffer.concat([Buffer.from([0, 0, 0, 0, json.length]), Buffer.from(json)]);
+  const response = await post(http, ChangeService.method.watchProject, body, {
+    'content-type': 'application/connect+json',
+  });
+  const answer = Buffer.from(await response.arrayBuffer());
+  const { error } = JSON.parse(answer.subarray(5).toString());
+  return refusedConnect(error, response.headers);
+}

@@ -1,0 +1,82 @@
+import { randomBytes } from 'node:crypto';
+import { after } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { Client, DatabaseError } from 'pg';
+import { accessStatements, withDatabase, withLogin } from '../../src/db/roles.ts';
+
+/** What the run's setup hands to each test file's process. */
+export interface TestCluster {
+  readonly adminUrl: string;
+  readonly template: string;
+  readonly passwords: { readonly owner: string; readonly app: string };
+}
+
+export interface TestDatabase {
+  /** As a superuser (or whoever TEST_DATABASE_URL names), to this database. */
+  readonly adminUrl: string;
+  readonly ownerUrl: string;
+  readonly appUrl: string;
+  readonly name: string;
+  /** Ends its sessions and removes it; again: nothing. */
+  drop(): Promise<void>;
+}
+
+export const CLUSTER_VARIABLE = 'JEEX_TEST_CLUSTER';
+const MAX_ATTEMPTS = 50;
+
+/** The run's PostgreSQL. @throws Error when the setup did not run */
+export function testCluster(): TestCluster {
+  const text = process.env[CLUSTER_VARIABLE];
+  if (!text) throw new Error('run tests with: node --test --test-global-setup=test/support/setup.ts <files>');
+  return JSON.parse(text) as TestCluster;
+}
+
+/** A migrated database of one's own, cloned from the template; an empty one with `empty`. */
+export async function createTestDatabase(options: { empty?: boolean } = {}): Promise<TestDatabase> {
+  const { adminUrl, template, passwords } = testCluster();
+  const name = `jeex_test_${randomBytes(6).toString('hex')}`;
+  await asAdmin(adminUrl, async (client) => {
+    await clone(client, name, options.empty ? 'template0' : template);
+    await client.query(accessStatements(name));
+  });
+  return {
+    adminUrl: withDatabase(adminUrl, name),
+    ownerUrl: withLogin(adminUrl, name, 'jeex_owner', passwords.owner),
+    appUrl: withLogin(adminUrl, name, 'jeex_app', passwords.app),
+    name,
+    drop: () =>
+      asAdmin(adminUrl, async (client) => void (await client.query(`drop database if exists ${name} with (force)`))),
+  };
+}
+
+/** A database for the tests of the enclosing file or suite, dropped after them. */
+export async function useTestDatabase(options: { empty?: boolean } = {}): Promise<TestDatabase> {
+  const database = await createTestDatabase(options);
+  after(() => database.drop());
+  return database;
+}
+
+/** Another clone's work on the template can stand in the way for a moment (object_in_use). */
+async function clone(client: Client, name: string, template: string): Promise<void> {
+  for (let attempt = 1; ; attempt += 1) {
+    try {
+      await client.query(`create database ${name} owner jeex_owner template ${template}`);
+      return;
+    } catch (error) {
+      if (!(error instanceof DatabaseError) || error.code !== '55006' || attempt === MAX_ATTEMPTS) throw error;
+      await sleep(100);
+    }
+  }
+}
+
+/** Runs the work on a connection of its own and closes it. */
+async function asAdmin(adminUrl: string, work: (client: Client) => Promise<void>): Promise<void> {
+  const client = new Client({ connectionString: adminUrl });
+  client.on('error', () => {});
+  await client.connect();
+  try {
+    await work(client);
+  } finally {
+    await client.end();
+  }
+}
