@@ -1,19 +1,13 @@
-import { BlockList, isIP, isIPv6 } from 'node:net';
 import { resolve } from 'node:path';
 import { z } from 'zod';
-
-/** A place to listen on; port 0 lets the system choose one. */
-export interface Listen {
-  readonly host: string;
-  readonly port: number;
-}
+import { type Address, formatAddress, isLoopback, parseAddress } from './rpc/listen.ts';
 
 /** What the environment says, checked. Holds secrets: never log it as a whole. */
 export interface Config {
-  readonly grpcListen: Listen;
-  readonly httpListen: Listen;
+  readonly grpcListen: Address;
+  readonly httpListen: Address;
   /** A plaintext address for health alone, or null. */
-  readonly healthListen: Listen | null;
+  readonly healthListen: Address | null;
   readonly allowedOrigins: readonly string[];
   /** Null: an embedded PostgreSQL under `dataDir`. */
   readonly databaseUrl: string | null;
@@ -32,8 +26,8 @@ export interface Config {
 
 export type MigrateMode = (typeof MIGRATE_MODES)[number];
 
-export const MIGRATE_MODES = ['auto', 'check', 'off'] as const;
-export const LOG_LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'] as const;
+const MIGRATE_MODES = ['auto', 'check', 'off'] as const;
+const LOG_LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'] as const;
 
 /** Every mistake of the environment at once; the message never repeats a value, which could be a secret. */
 export class ConfigError extends Error {
@@ -68,27 +62,15 @@ const variable = <T>(schema: z.ZodType<T, string | undefined>, expected: string,
   example,
 });
 
-/** `host:port`, with an IPv6 host in brackets. */
-export function parseListen(text: string): Listen | undefined {
-  const match = /^(?:\[([^\]]+)\]|([a-z0-9._-]+)):(\d{1,5})$/i.exec(text);
-  const port = Number(match?.[3]);
-  if (!match || port > 65_535) return undefined;
-  if (match[1] !== undefined) return isIPv6(match[1]) ? { host: match[1], port } : undefined;
-  return { host: match[2] as string, port };
+function parseListen(text: string): Address | undefined {
+  try {
+    return parseAddress(text);
+  } catch {
+    return undefined;
+  }
 }
 
-const loopback = new BlockList();
-loopback.addSubnet('127.0.0.0', 8);
-loopback.addAddress('::1', 'ipv6');
-
-/** Whether only this machine can reach a server that listens on the host. */
-export function isLoopback(host: string): boolean {
-  const family = isIP(host);
-  return family === 0 ? host.toLowerCase() === 'localhost' : loopback.check(host, family === 6 ? 'ipv6' : 'ipv4');
-}
-
-const listen = (example: string) =>
-  variable(value(parseListen).default(parseListen(example) as Listen), LISTEN, example);
+const listen = (example: string) => variable(value(parseListen).default(parseAddress(example)), LISTEN, example);
 const LISTEN = 'host:port, an IPv6 host in brackets, port 0 for any free one';
 
 function parseDatabaseUrl(text: string): string | undefined {
@@ -199,7 +181,7 @@ function contradictions(values: Partial<Values>): string[] {
           `read and write everything (for example ${VARIABLES[name].example})`,
       );
     }
-    const address = `${listen.host}:${listen.port}`;
+    const address = formatAddress(listen);
     const other = taken.get(address);
     if (listen.port !== 0 && other) problems.push(`${name}: expected another address than ${other}'s`);
     taken.set(address, name);

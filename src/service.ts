@@ -15,8 +15,9 @@ import { formatAddress } from './rpc/listen.ts';
 import { createPager } from './rpc/page.ts';
 import { userHandlers } from './users/rpc.ts';
 
-export const VERSION = (JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as { version: string })
-  .version;
+export const VERSION = (
+  JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as { version: string }
+).version;
 
 /** How long connections have to close once their calls have ended, in milliseconds. */
 const CLOSE_MS = 1000;

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { suite, test } from 'node:test';
-import { type Config, ConfigError, isLoopback, loadConfig, VARIABLES } from '../src/config.ts';
+import { type Config, ConfigError, loadConfig, VARIABLES } from '../src/config.ts';
 
 const hex = 'ab'.repeat(32);
 const base64 = Buffer.alloc(32, 7).toString('base64');
@@ -93,12 +93,6 @@ suite('the configuration', () => {
     assert.doesNotMatch(mistakes({ DATABASE_URL: url }).message, /pa55word/);
     assert.equal(loadConfig({ DATABASE_URL: url, MIGRATION_DATABASE_URL: url }).migrationDatabaseUrl, url);
     assert.equal(loadConfig({ DATABASE_URL: url }, 'command').databaseUrl, url);
-  });
-
-  test('knows which addresses only this machine can reach', () => {
-    for (const host of ['127.0.0.1', '127.9.9.9', '::1', 'localhost', '::ffff:127.0.0.1'])
-      assert(isLoopback(host), host);
-    for (const host of ['0.0.0.0', '::', '10.0.0.1', 'localhost.example', '128.0.0.1']) assert(!isLoopback(host), host);
   });
 
   test('.env.example lists every variable, in order and each understood', () => {

@@ -3,6 +3,7 @@ import { test } from 'node:test';
 import { gzipSync } from 'node:zlib';
 import { BinaryWriter, WireType } from '@bufbuild/protobuf/wire';
 import { status } from '@grpc/grpc-js';
+import { ChangeService } from '../src/gen/jeex/persistence/v1/change_service_pb.js';
 import { DatabaseService } from '../src/gen/jeex/persistence/v1/database_service_pb.js';
 import { DocumentService } from '../src/gen/jeex/persistence/v1/document_service_pb.js';
 import { ProjectService } from '../src/gen/jeex/persistence/v1/project_service_pb.js';
@@ -15,12 +16,12 @@ import {
   pathOf,
   post,
   type Refused,
-  refusedConnect,
   refusedGrpc,
   refusedHttp,
   sendGrpc,
   useEcho,
 } from './support/echo.ts';
+import { grpcWeb, listBomb, nested, streamError } from './support/echo-wire.ts';
 
 const { getUser, createUser, batchGetUsers } = UserService.method;
 const { createProject } = ProjectService.method;
@@ -66,7 +67,7 @@ test('a call is answered the same over gRPC, Connect JSON, Connect GET and gRPC-
   const query = `?connect=v1&encoding=json&message=${encodeURIComponent(JSON.stringify({ id: ID }))}`;
   const overGet = await fetch(http + pathOf(getUser) + query);
   assert.deepEqual(await overGet.json(), { user: { id: ID, name: 'Ada' } });
-  const web = await grpcWeb(encode(getUser, { id: ID }));
+  const web = await grpcWeb(http, getUser, encode(getUser, { id: ID }));
   assert.equal(web.trailer['grpc-status'], '0');
 });
 
@@ -98,8 +99,14 @@ test('an unexpected error is INTERNAL without its message, and its cause is in t
     assert.equal(refused.metadata.outcome, 'unknown');
     assert.doesNotMatch(refused.message, /secret/);
   }
-  const logged = echo.lines.filter(({ code, correlationId }) => code === 'INTERNAL' && correlationId === CORRELATION);
-  assert.equal(logged.length, 2);
+  const logged = echo.lines.filter(({ method }) => method === 'jeex.persistence.v1.ProjectService/CreateProject');
+  assert.deepEqual(
+    logged.map(({ level, code, correlationId }) => [level, code, correlationId]),
+    [
+      ['error', 'INTERNAL', CORRELATION],
+      ['error', 'INTERNAL', CORRELATION],
+    ],
+  );
   assert.match(JSON.stringify(logged[0]), /secret of the driver/);
 });
 
@@ -110,7 +117,11 @@ test('a field that breaks its rule is named by its path, on both doors', async (
   assert.deepEqual([nul.reason, nul.fields], ['INVALID_FIELD', ['name']]);
   const deep = await refusedByBoth(createUser, { email: 'a@b.example', name: 'a', profile: nested(21) });
   assert.deepEqual([deep.reason, deep.fields], ['INVALID_FIELD', ['profile']]);
-  const large = await refusedByBoth(createUser, { email: 'a@b.example', name: 'a', profile: { x: 'x'.repeat(17_000) } });
+  const large = await refusedByBoth(createUser, {
+    email: 'a@b.example',
+    name: 'a',
+    profile: { x: 'x'.repeat(17_000) },
+  });
   assert.deepEqual([large.reason, large.fields], ['CONTENT_TOO_LARGE', ['profile']]);
 });
 
@@ -126,7 +137,10 @@ test('content over its limit is CONTENT_TOO_LARGE on both doors', async () => {
 });
 
 test('what cannot be decoded is INVALID_FIELD with the field, whatever the protocol', async () => {
-  const invalidUtf8 = new BinaryWriter().tag(1, WireType.LengthDelimited).bytes(Buffer.from([0xff, 0xfe])).finish();
+  const invalidUtf8 = new BinaryWriter()
+    .tag(1, WireType.LengthDelimited)
+    .bytes(Buffer.from([0xff, 0xfe]))
+    .finish();
   const expected = [status.INVALID_ARGUMENT, 'INVALID_FIELD', ['id']];
   const seen = ({ code, reason, fields, correlationId }: Refused) => {
     assert.ok(correlationId);
@@ -139,12 +153,16 @@ test('what cannot be decoded is INVALID_FIELD with the field, whatever the proto
   assert.deepEqual(seen(await refusedHttp(await post(http, getUser, gzipSync(invalidUtf8), zipped))), expected);
   const query = `?connect=v1&encoding=proto&base64=1&message=${Buffer.from(invalidUtf8).toString('base64url')}`;
   assert.deepEqual(seen(await refusedHttp(await fetch(http + pathOf(getUser) + query))), expected);
-  const web = await grpcWeb(invalidUtf8);
+  const web = await grpcWeb(http, getUser, invalidUtf8);
   assert.deepEqual([web.refused?.code, web.refused?.reason, web.refused?.fields], expected);
   assert.ok(web.refused?.correlationId);
   assert.deepEqual(seen(await refusedHttp(await post(http, getUser, '{"id": 7}'))), expected);
   assert.deepEqual(seen(await refusedHttp(await post(http, getUser, '{"id": "\\ud800"}'))), expected);
-  assert.deepEqual(seen(await streamError('{"projectId": 7}')), [3, 'INVALID_FIELD', ['project_id']]);
+  assert.deepEqual(seen(await streamError(http, ChangeService.method.watchProject, '{"projectId": 7}')), [
+    3,
+    'INVALID_FIELD',
+    ['project_id'],
+  ]);
 });
 
 test('a body that is no message at all is INVALID_FIELD without a field, never INTERNAL', async () => {
@@ -168,7 +186,12 @@ test('a body that is no message at all is INVALID_FIELD without a field, never I
 });
 
 test('a Value without a kind is refused in every binary form', async () => {
-  const entry = new BinaryWriter().tag(1, WireType.LengthDelimited).string('key').tag(2, WireType.LengthDelimited).fork().join();
+  const entry = new BinaryWriter()
+    .tag(1, WireType.LengthDelimited)
+    .string('key')
+    .tag(2, WireType.LengthDelimited)
+    .fork()
+    .join();
   const struct = new BinaryWriter().tag(1, WireType.LengthDelimited).bytes(entry.finish()).finish();
   const request = new BinaryWriter()
     .raw(encode(createUser, { email: 'a@b.example', name: 'Ada' }))
@@ -180,7 +203,7 @@ test('a Value without a kind is refused in every binary form', async () => {
     refusedGrpc(await sendGrpc(client, createUser, request)),
     await refusedHttp(await post(http, createUser, request, proto)),
     await refusedHttp(await post(http, createUser, gzipSync(request), { ...proto, 'content-encoding': 'gzip' })),
-    (await grpcWeb(request, createUser)).refused,
+    (await grpcWeb(http, createUser, request)).refused,
   ]) {
     assert.deepEqual([refused?.reason, refused?.fields], ['INVALID_FIELD', ['profile']]);
   }
@@ -247,46 +270,3 @@ test('an unknown path is 404, an unknown method of gRPC UNIMPLEMENTED', async ()
   const unknown = { ...DatabaseService.method.getServerInfo, name: 'Nothing' };
   assert.equal((await sendGrpc(client, unknown, Buffer.alloc(0))).error?.code, status.UNIMPLEMENTED);
 });
-
-function nested(depth: number): object {
-  return depth === 1 ? {} : { a: nested(depth - 1) };
-}
-
-/** A google.protobuf.Struct whose one value is a list of a list of a list …, in binary. */
-function listBomb(depth: number): Uint8Array {
-  let value = Buffer.from([0x08, 0x00]);
-  const wrap = (tag: number, bytes: Buffer) =>
-    Buffer.concat([new BinaryWriter().uint32(tag).uint32(bytes.length).finish(), bytes]);
-  for (let i = 0; i < depth; i += 1) value = wrap(0x32, wrap(0x0a, value));
-  return wrap(0x0a, Buffer.concat([Buffer.from([0x0a, 0x01, 0x61]), wrap(0x12, value)]));
-}
-
-async function grpcWeb(bytes: Uint8Array, method: typeof getUser | typeof createUser = getUser) {
-  const body = Buffer.concat([Buffer.from([0, 0, 0, 0, 0]), bytes]);
-  body.writeUInt32BE(bytes.length, 1);
-  const response = await post(http, method, body, { 'content-type': 'application/grpc-web+proto' });
-  const answer = Buffer.from(await response.arrayBuffer());
-  const start = answer[0] === 0x80 ? 0 : 5 + answer.readUInt32BE(1);
-  const text = answer.subarray(start + 5).toString();
-  const trailer = Object.fromEntries(text.trim().split('\r\n').map((line) => line.split(/:\s*/, 2)));
-  if (trailer['grpc-status'] === '0') return { trailer, refused: null };
-  const { Metadata } = await import('@grpc/grpc-js');
-  const metadata = new Metadata();
-  metadata.set('grpc-status-details-bin', Buffer.from(trailer['grpc-status-details-bin'], 'base64'));
-  const headers = new Metadata();
-  headers.set('x-correlation-id', response.headers.get('x-correlation-id') ?? '');
-  const error = { code: Number(trailer['grpc-status']), details: trailer['grpc-message'], metadata };
-  return { trailer, refused: refusedGrpc({ error: Object.assign(new Error(), error), headers }) };
-}
-
-/** The error in the end of a Connect stream. */
-async function streamError(json: string): Promise<Refused> {
-  const { ChangeService } = await import('../src/gen/jeex/persistence/v1/change_service_pb.js');
-  const body = Buffer.concat([Buffer.from([0, 0, 0, 0, json.length]), Buffer.from(json)]);
-  const response = await post(http, ChangeService.method.watchProject, body, {
-    'content-type': 'application/connect+json',
-  });
-  const answer = Buffer.from(await response.arrayBuffer());
-  const { error } = JSON.parse(answer.subarray(5).toString());
-  return refusedConnect(error, response.headers);
-}

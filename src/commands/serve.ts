@@ -36,7 +36,10 @@ export async function serve(options: ServeOptions): Promise<void> {
     const stop = new AbortController();
     signal.addEventListener('abort', () => stop.abort(signal.reason), { once: true });
     if (options.readyJson) {
-      process.stdin.on('end', () => stop.abort(new Error('standard input closed'))).on('error', () => {}).resume();
+      process.stdin
+        .on('end', () => stop.abort(new Error('standard input closed')))
+        .on('error', () => {})
+        .resume();
     }
     await using opened = new AsyncDisposableStack();
     const database = await provideDatabase(config, { ephemeral: options.ephemeral, log, signal: stop.signal });

@@ -73,6 +73,10 @@ export async function status(url: string, options: MigratorOptions = {}): Promis
   return await connected(url, options, inspect);
 }
 
+/** The newest migration this release has: the schema it needs. */
+export const latestVersion = (): number =>
+  Math.max(0, ...readdirSync(MIGRATIONS).map((file) => Number(/^(\d+)\.do\./.exec(file)?.[1] ?? 0)));
+
 /**
  * Undoes the migrations above `to`, newest first. Data in what they made is lost.
  * @throws Error as `migrate` does, and when `to` is not a version the database has passed
@@ -252,7 +256,3 @@ function explain(error: unknown, migration: Migration): string {
   const line = position ? `, line ${migration.getSql().slice(0, Number(position)).split('\n').length}` : '';
   return `${error.message}${code ? ` (SQLSTATE ${code}${line})` : ''}`;
 }
-
-/** The newest migration this release has: the schema it needs. */
-export const latestVersion = (): number =>
-  Math.max(0, ...readdirSync(MIGRATIONS).map((file) => Number(/^(\d+)\.do\./.exec(file)?.[1] ?? 0)));

@@ -1,9 +1,17 @@
 import { once } from 'node:events';
 import { after } from 'node:test';
-import { create, type DescMethod, type DescService, fromBinary, type MessageShape, toBinary } from '@bufbuild/protobuf';
+import {
+  create,
+  type DescMessage,
+  type DescMethod,
+  type DescService,
+  fromBinary,
+  type MessageInitShape,
+  type MessageShape,
+  toBinary,
+} from '@bufbuild/protobuf';
 import { anyUnpack } from '@bufbuild/protobuf/wkt';
 import { Client, type ClientReadableStream, credentials, Metadata, type ServiceError, status } from '@grpc/grpc-js';
-import { pino } from 'pino';
 import { BadRequestSchema, ErrorInfoSchema, RetryInfoSchema } from '../../src/gen/google/rpc/error_details_pb.js';
 import { StatusSchema } from '../../src/gen/google/rpc/status_pb.js';
 import { AgentExecutionService } from '../../src/gen/jeex/persistence/v1/agent_execution_service_pb.js';
@@ -13,6 +21,7 @@ import { DocumentService } from '../../src/gen/jeex/persistence/v1/document_serv
 import { ExportService } from '../../src/gen/jeex/persistence/v1/export_service_pb.js';
 import { ProjectService } from '../../src/gen/jeex/persistence/v1/project_service_pb.js';
 import { UserService } from '../../src/gen/jeex/persistence/v1/user_service_pb.js';
+import { createLog } from '../../src/log.ts';
 import { Refusal } from '../../src/refusal.ts';
 import { createDoors, type DoorOptions, type Doors } from '../../src/rpc/doors.ts';
 import type { AnyHandler, Implementation } from '../../src/rpc/handlers.ts';
@@ -68,7 +77,7 @@ export interface Echo {
 export const useEcho = async (answers: Answers, overrides: Partial<DoorOptions> = {}): Promise<Echo> => {
   const health = createHealth(SERVICES.map(({ typeName }) => typeName));
   const lines: Record<string, unknown>[] = [];
-  const log = pino({ level: 'debug', base: null }, { write: (line: string) => lines.push(JSON.parse(line)) });
+  const log = createLog('debug', { write: (line: string) => lines.push(JSON.parse(line)) });
   const doors = createDoors({
     grpcListen: '127.0.0.1:0',
     httpListen: '127.0.0.1:0',
@@ -149,7 +158,7 @@ export const streamGrpc = (client: Client, method: DescMethod, request: object):
   client.makeServerStreamRequest(pathOf(method), raw, raw, Buffer.from(encode(method, request)));
 
 export const encode = (method: DescMethod, request: object): Uint8Array =>
-  toBinary(method.input, create(method.input, request));
+  toBinary(method.input, create(method.input, request as MessageInitShape<DescMessage>));
 
 /** What a call refused over gRPC says. */
 export const refusedGrpc = ({ error, headers }: Pick<Answered, 'error' | 'headers'>): Refused => {
