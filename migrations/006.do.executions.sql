@@ -402,14 +402,15 @@ begin
 end $$;
 
 -- Ends what is due in one project, at most `most` of each kind: leases that ran out, runs that waited for 24 hours,
--- exports whose worker has gone. Returns how many; 0 when nothing is due that no other sweeper is at. Crosses projects, so
--- it runs as jeex_system; one project a call, so that no writer waits for the others' projects.
-create function sweep(most integer) returns integer
+-- exports whose worker has gone. Answers how many: 0 when nothing is due that no other sweeper is at; and what went wrong
+-- in a project that was left for later. Crosses projects, so it runs as jeex_system; one project a call, so that no
+-- writer waits for the others' projects.
+create function sweep(most integer, out swept integer, out failure text)
 language plpgsql security definer set search_path = jeex, pg_temp as $$
 declare
   due uuid;
-  swept integer;
 begin
+  swept := 0;
   for due in
     select found.project_id from (
       (select e.project_id from agent_executions e where e.status = 'RUNNING' and e.lease_expire_time <= clock_timestamp()
@@ -424,23 +425,25 @@ begin
     order by found.project_id
   loop
     continue when not pg_try_advisory_xact_lock(hashtextextended('sweep|' || due, 0));
-    perform scope_to(due);
-    perform from projects p where p.id = due for no key update;
-    swept := sweep_project(due, most);
-    if swept > 0 then
-      return swept;
-    end if;
+    begin
+      perform scope_to(due);
+      perform from projects p where p.id = due for no key update;
+      swept := sweep_project(due, most);
+    exception when others then
+      -- One project's trouble, such as a writer that holds it for long, must not keep the others waiting.
+      failure := format('%s: %s (%s)', due, sqlerrm, sqlstate);
+    end;
+    exit when swept > 0;
   end loop;
-  return 0;
 end $$;
 
--- Purges one project whose time has come. Returns how many it purged.
+-- Purges one project whose time has come, any of them, so that one that fails does not keep the others. Returns how many.
 create function purge_due() returns integer
 language plpgsql security definer set search_path = jeex, pg_temp as $$
 declare
   due uuid;
 begin
-  for due in select p.id from projects p where p.purge_time <= clock_timestamp() order by p.purge_time limit 20 loop
+  for due in select p.id from projects p where p.purge_time <= clock_timestamp() order by random() limit 20 loop
     continue when not pg_try_advisory_xact_lock(hashtextextended('purge|' || due, 0));
     perform scope_to(due);
     perform from projects p where p.id = due and p.purge_time <= clock_timestamp() for no key update;

@@ -76,7 +76,8 @@ function addOthers(program: Command): void {
     .command('demo')
     .description('play the main job through the gRPC API, against a running service or a temporary one')
     .option('--address <host:port>', 'the gRPC address of a running service; without it a temporary one is started')
-    .action(async (options: { address?: string }) => {
+    .option('--json', 'one line of JSON at the end instead of the story')
+    .action(async (options: { address?: string; json?: boolean }) => {
       const { demo } = await import('./commands/demo.ts');
       await demo(options);
     });

@@ -2,6 +2,13 @@ import { readFileSync } from 'node:fs';
 import type { Config } from './config.ts';
 import { latestVersion } from './db/migrator.ts';
 import { createDatabase } from './db/pool.ts';
+import { documentHandlers } from './documents/rpc.ts';
+import { executionHandlers } from './executions/rpc.ts';
+import { AgentExecutionService } from './gen/jeex/persistence/v1/agent_execution_service_pb.js';
+import { ChangeService } from './gen/jeex/persistence/v1/change_service_pb.js';
+import { DatabaseService } from './gen/jeex/persistence/v1/database_service_pb.js';
+import { DocumentService } from './gen/jeex/persistence/v1/document_service_pb.js';
+import { ExportService } from './gen/jeex/persistence/v1/export_service_pb.js';
 import { ProjectService } from './gen/jeex/persistence/v1/project_service_pb.js';
 import { UserService } from './gen/jeex/persistence/v1/user_service_pb.js';
 import type { Logger } from './log.ts';
@@ -13,6 +20,7 @@ import { type Implementation, implement } from './rpc/handlers.ts';
 import { createHealth } from './rpc/health.ts';
 import { formatAddress } from './rpc/listen.ts';
 import { createPager } from './rpc/page.ts';
+import { startSweeper } from './sweeper.ts';
 import { userHandlers } from './users/rpc.ts';
 
 export const VERSION = (
@@ -37,9 +45,22 @@ export interface Service {
   stop(): Promise<void>;
 }
 
+/** Every service of the contract. */
+export const SERVICES = [
+  UserService,
+  ProjectService,
+  DocumentService,
+  AgentExecutionService,
+  ExportService,
+  ChangeService,
+  DatabaseService,
+] as const;
+
 const implementations = (context: Context): Implementation[] => [
   implement(UserService, userHandlers(context)),
   implement(ProjectService, projectHandlers(context)),
+  implement(DocumentService, documentHandlers(context)),
+  implement(AgentExecutionService, executionHandlers(context)),
 ];
 
 /**
@@ -56,6 +77,8 @@ export const startService = async ({ config, databaseUrl, pageTokenSecret, log }
   const health = createHealth(services.map(({ service }) => service.typeName));
   const readiness = await watchReadiness({ url: databaseUrl, requiredVersion: latestVersion(), health, log });
   opened.defer(() => readiness.stop());
+  const sweeper = startSweeper({ db, log });
+  opened.defer(() => sweeper.stop());
 
   const doors = createDoors({
     grpcListen: formatAddress(config.grpcListen),

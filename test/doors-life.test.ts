@@ -78,6 +78,7 @@ test('a deadline that has passed refuses the call before its handler', async () 
   const timeout = { 'connect-timeout-ms': '0' };
   const refused = await refusedHttp(await post(http, recordLogin, JSON.stringify({ id: ID }), timeout));
   assert.deepEqual([refused.reason, refused.metadata.outcome], ['DEADLINE', 'not_applied']);
+  assert.equal((await refusedHttp(await post(http, recordLogin, '{', timeout))).reason, 'DEADLINE');
 });
 
 test('a deadline and a cancellation over gRPC reach the handler', async () => {
@@ -127,8 +128,7 @@ test('a stream that nobody reads is not produced, and arrives in full once it is
   stream.on('data', (chunk: Buffer) => {
     bytes += chunk.length;
   });
-  const [trailers] = await once(stream, 'trailers');
-  await once(stream, 'end');
+  const [[trailers]] = await Promise.all([once(stream, 'trailers'), once(stream, 'end')]);
   assert.equal(trailers['grpc-status'], '0');
   assert.ok(bytes > 64 * MEGABYTE.length);
   session.close();

@@ -19,7 +19,7 @@ import { type Body, recordBody } from './body.ts';
 import type { Entry } from './entry.ts';
 import { bareFailure, ClientGone, Code, type CodeName, type Failure } from './errors.ts';
 import { MAX_MESSAGE_BYTES } from './limits.ts';
-import type { Codec, Link, Pipeline } from './pipeline.ts';
+import { type Codec, deadlinePassed, type Link, type Pipeline } from './pipeline.ts';
 import { type MethodPlan, undecodable } from './plan.ts';
 
 /** A call on this door: its body as it arrives, and its entry into the pipeline. */
@@ -81,8 +81,11 @@ const gateOf = (pipeline: Pipeline, plans: ReadonlyMap<DescMethod, MethodPlan>) 
   const entry = pipeline.enter(plan, (name) => context.requestHeader.get(name) ?? undefined);
   call.entry = entry;
   context.responseHeader.set('x-correlation-id', entry.correlationId);
-  context.signal.addEventListener('abort', () => onAbort(pipeline, context, entry, call.body), { once: true });
+  const aborted = () => onAbort(pipeline, context, entry, call.body);
+  if (context.signal.aborted) aborted();
+  else context.signal.addEventListener('abort', aborted, { once: true });
   try {
+    if (entry.failure) throw entry.failure;
     await pipeline.admit(entry);
   } catch (failure) {
     throw connectErrorOf(failure as Failure, context);
@@ -95,7 +98,9 @@ const onAbort = (pipeline: Pipeline, context: HandlerContext, entry: Entry, body
   const { reason } = context.signal;
   if (!(reason instanceof ConnectError)) {
     pipeline.fail(entry, new ClientGone());
-  } else if (Code.DEADLINE_EXCEEDED !== Number(reason.code)) {
+  } else if (Number(reason.code) === Code.DEADLINE_EXCEEDED) {
+    pipeline.fail(entry, deadlinePassed('not_applied'));
+  } else {
     rewrite(reason, pipeline.fail(entry, causeOf(reason, entry.plan, body)), context);
   }
 };

@@ -1,4 +1,5 @@
 import { randomUUIDv7 } from 'node:crypto';
+import type { Failure } from './errors.ts';
 import type { Header } from './pipeline.ts';
 import type { MethodPlan } from './plan.ts';
 
@@ -20,6 +21,8 @@ export interface Entry {
   /** Whether the handler has been called. */
   started: boolean;
   settled: boolean;
+  /** What the call has failed with; null while it runs, and when it was answered. */
+  failure: Failure | null;
   /** Since when a stream waits for its handler's next message, by `performance.now()`; null while it sends, and for unary calls. */
   waitingSince: number | null;
   stopTimer: (() => void) | null;
@@ -41,6 +44,7 @@ export const enter = (plan: MethodPlan, header: Header): Entry => {
     admitted: false,
     started: false,
     settled: false,
+    failure: null,
     waitingSince: null,
     stopTimer: null,
   };

@@ -53,16 +53,20 @@ const copy = (desc: DescMessage, message: Message, omit: readonly string[] = [])
 export const canonicalBytes = (desc: DescMessage, message: Message, omit: readonly string[] = []): Uint8Array =>
   toBinary(desc, copy(desc, message, omit), { writeUnknownFields: false });
 
-const sha256 = (prefix: string, bytes: Uint8Array): Buffer =>
-  createHash('sha256').update(prefix).update(bytes).digest();
+const sha256 = (...parts: (string | Uint8Array)[]): Buffer => {
+  const hash = createHash('sha256');
+  for (const part of parts) hash.update(part);
+  return hash.digest();
+};
 
 /**
  * What makes a mutation idempotent; null when it was sent without a `request_id`.
- * The hash tells one request from another; the key, from the same bytes, seals the stored reply.
+ * The hash tells one request from another; the key seals the stored reply. Both come from one digest of the request, which
+ * is stored nowhere, so that the hash does not give the key away and a large request is read once.
  */
 export const requestIdentity = (method: string, desc: DescMessage, message: Message): RequestIdentity | null => {
   const id = (message as unknown as { requestId?: string }).requestId;
   if (!id) return null;
-  const bytes = canonicalBytes(desc, message, ['request_id']);
-  return { id: id.toLowerCase(), hash: sha256(`request\0${method}`, bytes), key: sha256('reply\0', bytes) };
+  const digest = sha256(canonicalBytes(desc, message, ['request_id']));
+  return { id: id.toLowerCase(), hash: sha256(`request\0${method}\0`, digest), key: sha256('reply\0', digest) };
 };

@@ -1,6 +1,6 @@
 import { create, type DescMessage, type Message, type MessageInitShape } from '@bufbuild/protobuf';
 import type { Logger } from 'pino';
-import { invalidField, Refusal } from '../refusal.ts';
+import { invalidField, type Outcome, Refusal } from '../refusal.ts';
 import { type Caller, SCOPES } from './access.ts';
 import type { Call } from './call.ts';
 import { type Entry, enter, UUID } from './entry.ts';
@@ -72,6 +72,7 @@ export const createPipeline = (log: Logger, authenticate: Authenticate | null): 
   const settle = (entry: Entry, failure: Failure | null) => {
     if (entry.settled) return;
     entry.settled = true;
+    entry.failure = failure;
     entry.stopTimer?.();
     running.delete(entry);
     logCall(log, entry, failure);
@@ -97,7 +98,8 @@ export const createPipeline = (log: Logger, authenticate: Authenticate | null): 
   };
 
   const prepare = async (entry: Entry, link: Link, decode: () => Message): Promise<[Message, Call]> => {
-    if (entry.settled) throw new ClientGone();
+    // A transport gave the call up while its body came in.
+    if (entry.failure) throw entry.failure;
     await admitOrThrow(entry);
     const request = decode();
     const { plan, controller } = entry;
@@ -193,11 +195,15 @@ const shutDown = (): Refusal => new Refusal('SHUTTING_DOWN', 'the service is shu
 const isIdle = ({ waitingSince }: Entry): boolean =>
   waitingSince !== null && performance.now() - waitingSince >= IDLE_STREAM_MS;
 
+/** The refusal of a call whose deadline has passed. */
+export const deadlinePassed = (outcome: Outcome): Refusal =>
+  new Refusal('DEADLINE', 'the deadline has passed', { outcome });
+
 /** Aborts the call's signal at its deadline, or when its client has gone. */
 const watch = (entry: Entry, link: Link) => {
   const { plan, controller } = entry;
   const deadline = link.deadline ?? (plan.streaming ? null : Date.now() + DEFAULT_TIMEOUT_MS);
-  const expire = () => controller.abort(new Refusal('DEADLINE', 'the deadline has passed', { outcome: 'unknown' }));
+  const expire = () => controller.abort(deadlinePassed('unknown'));
   link.onGone(() => {
     if (entry.settled) return;
     if (deadline !== null && Date.now() >= deadline - TIMER_SLACK_MS) expire();

@@ -3,7 +3,7 @@ import { field as rulesOf } from '@bufbuild/protovalidate/gen/buf/validate/valid
 import { type Reason, Refusal } from '../refusal.ts';
 
 /** The deepest a Struct nests, its outermost object being the first level. */
-export const MAX_STRUCT_DEPTH = 20;
+const MAX_STRUCT_DEPTH = 20;
 /** The largest a Struct is, in bytes of its JSON text in UTF-8. */
 export const MAX_STRUCT_BYTES = 16 * 1024;
 
@@ -34,7 +34,7 @@ const checkString: ValueCheck = (value) => {
 const checkNumber: ValueCheck = (value) => (Number.isFinite(value) ? null : here('must be a finite number'));
 
 /** Checks a Struct, which protobuf-es holds as plain JSON: its text, its numbers, its depth and its size. */
-export const checkStruct: ValueCheck = (value) => {
+const checkStruct: ValueCheck = (value) => {
   const fault = checkJson(value, 1);
   if (fault) return fault;
   const bytes = Buffer.byteLength(JSON.stringify(value));

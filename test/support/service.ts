@@ -80,9 +80,10 @@ export const newUser = async ({ users }: Clients, name = 'Somebody'): Promise<st
 
 /** A new project of a new owner, with a member of each other role and a stranger. */
 export const newProject = async (clients: Clients, language = 'en') => {
-  const [owner, editor, viewer, stranger] = await Promise.all(
-    ['Owner', 'Editor', 'Viewer', 'Stranger'].map((name) => newUser(clients, name)),
-  );
+  const owner = await newUser(clients, 'Owner');
+  const editor = await newUser(clients, 'Editor');
+  const viewer = await newUser(clients, 'Viewer');
+  const stranger = await newUser(clients, 'Stranger');
   const { project } = await clients.projects.createProject({ name: 'A project', language }, { actor: owner });
   const projectId = project?.id ?? '';
   await clients.projects.setMember({ projectId, userId: editor, role: Role.EDITOR }, { actor: owner });

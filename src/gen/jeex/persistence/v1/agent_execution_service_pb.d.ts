@@ -85,14 +85,14 @@ export declare type AgentExecution = Message<"jeex.persistence.v1.AgentExecution
   status: ExecutionStatus;
 
   /**
-   * Absent in lists.
+   * In the answers of Create, Start, Claim and Get.
    *
    * @generated from field: jeex.persistence.v1.Payload input = 8;
    */
   input?: Payload | undefined;
 
   /**
-   * Absent in lists.
+   * In the answers of Complete and Get.
    *
    * @generated from field: jeex.persistence.v1.Payload output = 9;
    */
@@ -165,7 +165,7 @@ export declare type AgentExecution = Message<"jeex.persistence.v1.AgentExecution
   completeTime?: Timestamp | undefined;
 
   /**
-   * From start to completion; absent until then.
+   * From start_time to complete_time; absent without either.
    *
    * @generated from field: google.protobuf.Duration duration = 22;
    */
@@ -789,7 +789,8 @@ export declare type ListExecutionsResponse = Message<"jeex.persistence.v1.ListEx
 export declare const ListExecutionsResponseSchema: GenMessage<ListExecutionsResponse>;
 
 /**
- * A run to record as it is.
+ * A run to record as it is. PENDING has neither time; RUNNING has lease_seconds, and may have start_time (default: now);
+ * the others have both times, CANCELLED perhaps only complete_time. No time lies after now.
  *
  * @generated from message jeex.persistence.v1.ExecutionEntry
  */
@@ -874,7 +875,7 @@ export declare type ExecutionEntry = Message<"jeex.persistence.v1.ExecutionEntry
   costMicros: bigint;
 
   /**
-   * Required once the run is finished: start_time ≤ complete_time ≤ now.
+   * Required once the run is finished, unless it is CANCELLED: start_time ≤ complete_time ≤ now.
    *
    * @generated from field: google.protobuf.Timestamp start_time = 14;
    */
@@ -888,7 +889,7 @@ export declare type ExecutionEntry = Message<"jeex.persistence.v1.ExecutionEntry
   completeTime?: Timestamp | undefined;
 
   /**
-   * 5 to 3600; 0 = 300.
+   * 5 to 3600. Required for a RUNNING run.
    *
    * @generated from field: int32 lease_seconds = 16;
    */
@@ -1011,7 +1012,12 @@ export declare const ExecutionStatusSchema: GenEnum<ExecutionStatus>;
 
 /**
  * The record of agents' runs: the service records them, it does not run them. A run is held by a lease that its worker
- * renews; times and leases go by the database's clock.
+ * renews; times and leases go by the database's clock. A run whose lease ran out is TIMED_OUT within 10 s; one that stays
+ * PENDING for 24 h is CANCELLED.
+ * An answer carries the payload its caller needs: Create, Start and Claim the input, Complete the output, Get both, the
+ * others none.
+ * Recording a run is one change, EXECUTION_CREATED, whatever its status, also when it is started at once; each later step
+ * to another status is one more. A heartbeat is none.
  * Every RPC may also answer PROJECT_NOT_FOUND, PROJECT_DELETED, ROLE_REQUIRED, INVALID_FIELD, UNAUTHENTICATED, SCOPE_REQUIRED,
  * ACTOR_UNKNOWN, OVERLOADED, DATABASE_UNAVAILABLE, SHUTTING_DOWN, DEADLINE and INTERNAL; every mutation REQUEST_ID_REUSED and
  * CONTENTION.
@@ -1020,7 +1026,7 @@ export declare const ExecutionStatusSchema: GenEnum<ExecutionStatus>;
  */
 export declare const AgentExecutionService: GenService<{
   /**
-   * Records a run, PENDING, or RUNNING under a lease when `start` is set.
+   * Records a run, PENDING, or RUNNING under a lease when `start` is set. Answers its input.
    * Errors: EXECUTION_NOT_FOUND for parent_execution_id, CONTENT_TOO_LARGE, QUOTA_EXCEEDED.
    *
    * @generated from rpc jeex.persistence.v1.AgentExecutionService.CreateExecution
@@ -1031,7 +1037,7 @@ export declare const AgentExecutionService: GenService<{
     output: typeof CreateExecutionResponseSchema;
   },
   /**
-   * Starts a PENDING run under a lease.
+   * Starts a PENDING run under a lease. Answers its input.
    * Errors: EXECUTION_NOT_FOUND, ILLEGAL_TRANSITION.
    *
    * @generated from rpc jeex.persistence.v1.AgentExecutionService.StartExecution
@@ -1042,7 +1048,8 @@ export declare const AgentExecutionService: GenService<{
     output: typeof StartExecutionResponseSchema;
   },
   /**
-   * Starts the oldest PENDING run of any project; no two callers get the same. With none, the answer is empty.
+   * Starts the oldest PENDING run of any project that is not deleted; no two callers get the same. Answers its input; with
+   * none, the answer is empty.
    *
    * @generated from rpc jeex.persistence.v1.AgentExecutionService.ClaimExecution
    */
@@ -1052,8 +1059,8 @@ export declare const AgentExecutionService: GenService<{
     output: typeof ClaimExecutionResponseSchema;
   },
   /**
-   * Extends the lease of a run.
-   * Errors: EXECUTION_NOT_FOUND, ILLEGAL_TRANSITION, LEASE_LOST.
+   * Makes the lease of a RUNNING run last lease_seconds from now.
+   * Errors: EXECUTION_NOT_FOUND; LEASE_LOST when the token is wrong, the lease ran out, or the run is no longer RUNNING.
    *
    * @generated from rpc jeex.persistence.v1.AgentExecutionService.HeartbeatExecution
    */
@@ -1063,8 +1070,10 @@ export declare const AgentExecutionService: GenService<{
     output: typeof HeartbeatExecutionResponseSchema;
   },
   /**
-   * Completes a run and appends its documents' versions in one transaction: both happen, or neither.
-   * Errors: EXECUTION_NOT_FOUND, ILLEGAL_TRANSITION, LEASE_LOST, and those of BatchAppendVersions.
+   * Completes a RUNNING run and appends its documents' versions in one transaction: both happen, or neither. The changes are
+   * those of the versions, then EXECUTION_COMPLETED. Answers the output. The whole request has at most 3.5 MiB.
+   * Errors: EXECUTION_NOT_FOUND; LEASE_LOST when the token is wrong or the lease ran out, noticed or not; ILLEGAL_TRANSITION
+   * for a run that is PENDING or ended otherwise; CONTENT_TOO_LARGE, and those of BatchAppendVersions.
    *
    * @generated from rpc jeex.persistence.v1.AgentExecutionService.CompleteExecution
    */
@@ -1074,8 +1083,8 @@ export declare const AgentExecutionService: GenService<{
     output: typeof CompleteExecutionResponseSchema;
   },
   /**
-   * Ends a run as FAILED.
-   * Errors: EXECUTION_NOT_FOUND, ILLEGAL_TRANSITION, LEASE_LOST.
+   * Ends a RUNNING run as FAILED.
+   * Errors: EXECUTION_NOT_FOUND, ILLEGAL_TRANSITION, LEASE_LOST, as CompleteExecution.
    *
    * @generated from rpc jeex.persistence.v1.AgentExecutionService.FailExecution
    */
@@ -1118,7 +1127,7 @@ export declare const AgentExecutionService: GenService<{
     output: typeof ListExecutionsResponseSchema;
   },
   /**
-   * Records several runs, finished ones included, all or none.
+   * Records several runs as they are, finished ones included, all or none. The whole request has at most 3.5 MiB.
    * Errors: EXECUTION_NOT_FOUND for parent_execution_id, CONTENT_TOO_LARGE, QUOTA_EXCEEDED; field paths name the entry.
    *
    * @generated from rpc jeex.persistence.v1.AgentExecutionService.BatchCreateExecutions

@@ -191,7 +191,12 @@ export const ExecutionStatus = /*@__PURE__*/
 
 /**
  * The record of agents' runs: the service records them, it does not run them. A run is held by a lease that its worker
- * renews; times and leases go by the database's clock.
+ * renews; times and leases go by the database's clock. A run whose lease ran out is TIMED_OUT within 10 s; one that stays
+ * PENDING for 24 h is CANCELLED.
+ * An answer carries the payload its caller needs: Create, Start and Claim the input, Complete the output, Get both, the
+ * others none.
+ * Recording a run is one change, EXECUTION_CREATED, whatever its status, also when it is started at once; each later step
+ * to another status is one more. A heartbeat is none.
  * Every RPC may also answer PROJECT_NOT_FOUND, PROJECT_DELETED, ROLE_REQUIRED, INVALID_FIELD, UNAUTHENTICATED, SCOPE_REQUIRED,
  * ACTOR_UNKNOWN, OVERLOADED, DATABASE_UNAVAILABLE, SHUTTING_DOWN, DEADLINE and INTERNAL; every mutation REQUEST_ID_REUSED and
  * CONTENTION.

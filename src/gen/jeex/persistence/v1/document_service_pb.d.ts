@@ -306,7 +306,7 @@ export declare type BatchAppendVersionsRequest = Message<"jeex.persistence.v1.Ba
   projectId: string;
 
   /**
-   * 1 to 100.
+   * 1 to 100. Without their contents they fit into a message, as the answer has to: CONTENT_TOO_LARGE.
    *
    * @generated from field: repeated jeex.persistence.v1.AppendVersionEntry entries = 2;
    */
@@ -371,7 +371,8 @@ export declare type GetVersionRequest = Message<"jeex.persistence.v1.GetVersionR
   view: View;
 
   /**
-   * The head as of this revision of the project; 0 = now.
+   * The project as of this revision: its head then, no version that came later; 0 = now. One that the project has not
+   * reached is INVALID_FIELD.
    *
    * @generated from field: int64 at_revision = 5;
    */
@@ -500,7 +501,7 @@ export declare type ListDocumentsRequest = Message<"jeex.persistence.v1.ListDocu
   view: View;
 
   /**
-   * The heads as of this revision of the project; 0 = now.
+   * The heads as of this revision of the project; 0 = now. One that the project has not reached is INVALID_FIELD.
    *
    * @generated from field: int64 at_revision = 5;
    */
@@ -709,9 +710,19 @@ export declare const DiffVersionsRequestSchema: GenMessage<DiffVersionsRequest>;
  */
 export declare type DiffVersionsResponse = Message<"jeex.persistence.v1.DiffVersionsResponse"> & {
   /**
+   * In the order of the lines. As short as can be found in about a second; past that a longer, still correct difference.
+   *
    * @generated from field: repeated jeex.persistence.v1.DiffHunk hunks = 1;
    */
   hunks: DiffHunk[];
+
+  /**
+   * Whether the hunks end early, at about 3 MiB or 20000 lines, so that the answer fits into a message; the last hunk
+   * counts the lines it has.
+   *
+   * @generated from field: bool truncated = 2;
+   */
+  truncated: boolean;
 };
 
 /**
@@ -721,7 +732,7 @@ export declare type DiffVersionsResponse = Message<"jeex.persistence.v1.DiffVers
 export declare const DiffVersionsResponseSchema: GenMessage<DiffVersionsResponse>;
 
 /**
- * One hunk of a unified diff; lines are counted from 1.
+ * One hunk of a unified diff; lines are counted from 1, and the start of a side without lines is the line before it.
  *
  * @generated from message jeex.persistence.v1.DiffHunk
  */
@@ -857,7 +868,8 @@ export declare type SearchMatch = Message<"jeex.persistence.v1.SearchMatch"> & {
   version?: DocumentVersion | undefined;
 
   /**
-   * Excerpts with the matching words.
+   * Up to three excerpts, joined by " … ", as HTML: the matching words in <b>, everything else escaped. At most 1000
+   * characters before escaping.
    *
    * @generated from field: string headline = 2;
    */
@@ -1043,7 +1055,7 @@ export declare const DocumentService: GenService<{
     output: typeof DiffVersionsResponseSchema;
   },
   /**
-   * Searches the heads' text, in the project's language where PostgreSQL knows it, best match first.
+   * Searches the first 256 KiB of each head, in the project's language where PostgreSQL knows it, best match first.
    * Errors: INVALID_PAGE_TOKEN.
    *
    * @generated from rpc jeex.persistence.v1.DocumentService.SearchDocuments

@@ -1,0 +1,223 @@
+import { z } from 'zod';
+import { EACH_RESULT, read, sql, statement, write } from '../db/statement.ts';
+import { HEADLINE_START, HEADLINE_STOP } from './documents.ts';
+import { ENTRY_TYPES } from './entries.ts';
+import { VersionRow } from './version.ts';
+
+/** Bytes a list reads from the database before its page ends; more would not fit the answer. */
+const PAGE_BYTES = sql.literalValue(String(3 * 1024 * 1024));
+/** Bytes that one page of a search makes headlines of, and answers; a row is never more than a part of it. */
+const SEARCH_BYTES = sql.literalValue(String(4 * 1024 * 1024));
+
+/** Every column of a version `v` but its project, which comes from the scope. */
+const VERSION = sql.fragment`v.id, v.document_type, v.version, v.content_sha256, v.size_bytes, v.metadata, v.reason,
+  v.restored_from_version, v.readability_score, v.grammar_score, v.created_by, v.caller, v.correlation_id, v.execution_id,
+  v.create_time, v.project_revision`;
+
+type Fragment = typeof VERSION;
+
+/** What a version `v` weighs in a page, without its content. */
+const BASIC_BYTES = sql.fragment`octet_length(v.metadata::text) + octet_length(v.reason) + 512`;
+const weight = (full: Fragment): Fragment =>
+  sql.fragment`${BASIC_BYTES} + case when ${full} then v.size_bytes else 0 end as weight`;
+
+/** Whether a row `v` is in the page: the first one always. The row after the last is read too, without its content. */
+const FITS = sql.fragment`(v.bytes <= ${PAGE_BYTES}::bigint or v.bytes = v.weight)`;
+const READ = sql.fragment`v.bytes - v.weight <= ${PAGE_BYTES}::bigint`;
+const body = (full: Fragment): Fragment => sql.fragment`
+left join document_bodies b on ${full} and b.project_id = scope.project_id and b.sha256 = v.content_sha256`;
+
+/** The version that was the head of `d` as of a revision; null when the document was not there yet. */
+const headAt = (revision: Fragment): Fragment => sql.fragment`
+  (select h.version from document_versions h
+   where h.project_id = scope.project_id and h.document_type = d.document_type and h.project_revision <= ${revision}
+   order by h.project_revision desc limit 1)`;
+
+const absent = z.object({ id: z.null() });
+const content = z.string().nullable();
+const fits = z.boolean();
+
+export const appendVersions = write({
+  name: 'documents.append',
+  params: { project: 'uuid', ...ENTRY_TYPES, entry_field: 'text?' },
+  row: VersionRow,
+  ...EACH_RESULT,
+  sql: (p, call) => sql.fragment`append_versions(${call}, ${p.project}, ${p.document_types}, ${p.contents}, ${p.hashes},
+  ${p.metadatas}, ${p.reasons}, ${p.readabilities}, ${p.grammars}, ${p.expected}, ${p.executions}, ${p.entry_field})`,
+});
+
+export const restoreVersion = write({
+  name: 'documents.restore',
+  params: { project: 'uuid', document_type: 'text', version: 'int4', reason: 'text', expected: 'int4?' },
+  row: VersionRow,
+  sql: (p, call) => sql.fragment`restore_version(${call}, ${p.project}, ${p.document_type}, ${p.version}, ${p.reason},
+  ${p.expected})`,
+});
+
+const found = { known: z.boolean(), revision: z.bigint() };
+
+/** One version, or why there is none: `known` tells whether the project has (or had, at `at_revision`) the document. */
+export const getVersion = read({
+  name: 'documents.get',
+  need: 'reader',
+  params: { document_type: 'text', version: 'int4', at_revision: 'int8', full: 'bool' },
+  row: z.union([VersionRow.extend({ ...found, content }), absent.extend(found)]),
+  sql: (p) => sql.fragment`
+select p.id as project_id, p.revision, head.version is not null as known, ${VERSION}, b.content
+from projects p
+left join documents d on d.project_id = scope.project_id and d.document_type = ${p.document_type}
+left join lateral (
+  select case when ${p.at_revision} = 0 then d.head_version else ${headAt(p.at_revision)} end as version
+) as head on true
+left join document_versions v on v.project_id = scope.project_id and v.document_type = ${p.document_type}
+  and v.version = case when ${p.version} = 0 then head.version else ${p.version} end
+  and (${p.at_revision} = 0 or v.project_revision <= ${p.at_revision})${body(p.full)}
+where p.id = scope.project_id`,
+});
+
+/** The versions of these names that exist, in the names' order, as many as fit into a page. */
+export const batchGetVersions = read({
+  name: 'documents.batch_get',
+  need: 'reader',
+  params: { document_types: 'text[]', versions: 'int4[]', full: 'bool' },
+  row: VersionRow.extend({ content }),
+  sql: (p) => sql.fragment`
+select scope.project_id, ${VERSION}, b.content
+from (
+  select v.*, sum(v.weight) over (order by v.position) as bytes
+  from (
+    select v.*, n.position, ${weight(p.full)}
+    from unnest(${p.document_types}, ${p.versions}) with ordinality as n (document_type, version, position)
+    join documents d on d.project_id = scope.project_id and d.document_type = n.document_type
+    join document_versions v on v.project_id = scope.project_id and v.document_type = n.document_type
+      and v.version = case when n.version = 0 then d.head_version else n.version end
+  ) as v
+) as v${body(p.full)}
+where ${FITS}
+order by v.position`,
+});
+
+const listed = { revision: z.bigint() };
+
+/** Heads by type, after the type `after`; always at least a row, which tells the project's revision. */
+export const listDocuments = read({
+  name: 'documents.list',
+  need: 'reader',
+  params: { after: 'text', at_revision: 'int8', full: 'bool', most: 'int4' },
+  row: z.union([VersionRow.extend({ ...listed, content, fits }), absent.extend(listed)]),
+  sql: (p) => sql.fragment`
+select p.id as project_id, p.revision, ${VERSION}, ${FITS} as fits, b.content
+from projects p
+left join lateral (
+  select v.*, sum(v.weight) over (order by v.document_type) as bytes
+  from (
+    select v.*, ${weight(p.full)}
+    from documents d
+    cross join lateral (
+      select case when ${p.at_revision} = 0 then d.head_version else ${headAt(p.at_revision)} end as version
+    ) as head
+    join document_versions v on v.project_id = scope.project_id and v.document_type = d.document_type
+      and v.version = head.version
+    where d.project_id = scope.project_id and d.document_type > ${p.after}
+    order by d.document_type limit ${p.most}
+  ) as v
+) as v on ${READ}${body(sql.fragment`${p.full} and ${FITS}`)}
+where p.id = scope.project_id
+order by v.document_type`,
+});
+
+/** Versions of a document, newest first, before the version `before`; no row when there is no such document. */
+export const listVersions = read({
+  name: 'documents.list_versions',
+  need: 'reader',
+  params: { document_type: 'text', before: 'int4?', full: 'bool', most: 'int4' },
+  row: z.union([VersionRow.extend({ content, fits }), absent]),
+  sql: (p) => sql.fragment`
+select d.project_id, ${VERSION}, ${FITS} as fits, b.content
+from documents d
+left join lateral (
+  select v.*, sum(v.weight) over (order by v.version desc) as bytes
+  from (
+    select v.*, ${weight(p.full)}
+    from document_versions v
+    where v.project_id = scope.project_id and v.document_type = ${p.document_type}
+      and (${p.before} is null or v.version < ${p.before})
+    order by v.version desc limit ${p.most}
+  ) as v
+) as v on ${READ}${body(sql.fragment`${p.full} and ${FITS}`)}
+where d.project_id = scope.project_id and d.document_type = ${p.document_type}
+order by v.version desc`,
+});
+
+/** Two versions of a document; their contents only where they differ. No row when there is no such document. */
+export const diffVersions = read({
+  name: 'documents.diff',
+  need: 'reader',
+  params: { document_type: 'text', from: 'int4', to: 'int4' },
+  row: z.object({ from_known: z.boolean(), to_known: z.boolean(), from_content: content, to_content: content }),
+  sql: (p) => sql.fragment`
+select d.project_id, f.id is not null as from_known, t.id is not null as to_known,
+  fb.content as from_content, tb.content as to_content
+from documents d
+left join document_versions f on f.project_id = scope.project_id and f.document_type = d.document_type
+  and f.version = ${p.from}
+left join document_versions t on t.project_id = scope.project_id and t.document_type = d.document_type
+  and t.version = ${p.to}
+left join document_bodies fb on fb.project_id = scope.project_id and fb.sha256 = f.content_sha256
+  and f.content_sha256 <> t.content_sha256
+left join document_bodies tb on tb.project_id = scope.project_id and tb.sha256 = t.content_sha256
+  and f.content_sha256 <> t.content_sha256
+where d.project_id = scope.project_id and d.document_type = ${p.document_type}`,
+});
+
+const HEADLINE = sql.literalValue(
+  `StartSel="${HEADLINE_START}", StopSel="${HEADLINE_STOP}", MaxFragments=3, MaxWords=30, MinWords=10, FragmentDelimiter=" … "`,
+);
+
+/**
+ * Heads that match, best first, after the match `(after_rank, after_type)`. Ranks are single precision, which double
+ * precision and JSON hold exactly. Headlines are made for the page's rows only, and for 4 MiB of text at most.
+ */
+export const searchDocuments = read({
+  name: 'documents.search',
+  need: 'reader',
+  params: { query: 'text', after_rank: 'float8?', after_type: 'text', most: 'int4' },
+  row: VersionRow.extend({ rank: z.number(), headline: z.string().nullable() }),
+  sql: (p) => sql.fragment`
+select p.id as project_id, ${VERSION}, v.rank,
+  case when v.bytes <= ${SEARCH_BYTES}::bigint then left(ts_headline(search_config(p.language),
+    translate(search_text(b.content), ${sql.literalValue(HEADLINE_START + HEADLINE_STOP)}, ''), asked.query, ${HEADLINE}), 2000)
+  end as headline
+from projects p
+cross join lateral (select websearch_to_tsquery(search_config(p.language), ${p.query}) as query) as asked
+cross join lateral (
+  select v.*, sum(v.weight) over (order by v.rank desc, v.document_type) as bytes
+  from (
+    select v.*, ${BASIC_BYTES} + least(v.size_bytes, 262144) as weight,
+      ts_rank(made.vector, asked.query)::double precision as rank
+    from documents d
+    join document_versions v on v.project_id = scope.project_id and v.document_type = d.document_type
+      and v.version = d.head_version
+    join document_bodies b on b.project_id = scope.project_id and b.sha256 = v.content_sha256
+    cross join lateral (
+      select case when d.search_version = d.head_version then d.search else search_vector(p.language, b.content) end as vector
+      offset 0
+    ) as made
+    where d.project_id = scope.project_id and made.vector @@ asked.query
+  ) as v
+  where ${p.after_rank} is null or v.rank < ${p.after_rank}
+    or (v.rank = ${p.after_rank} and v.document_type > ${p.after_type})
+  order by v.rank desc, v.document_type limit ${p.most}
+) as v
+join document_bodies b on b.project_id = scope.project_id and b.sha256 = v.content_sha256
+where p.id = scope.project_id and v.bytes - v.weight <= ${SEARCH_BYTES}::bigint
+order by v.rank desc, v.document_type`,
+});
+
+/** Makes the search vectors of heads that have none of their own yet, for a background loop; answers how many. */
+export const indexHeads = statement({
+  name: 'documents.index_heads',
+  params: { most: 'int4' },
+  row: z.object({ indexed: z.int() }),
+  sql: (p) => sql.fragment`select index_heads(${p.most}) as indexed`,
+});

@@ -1,0 +1,148 @@
+import assert from 'node:assert/strict';
+import { randomUUID } from 'node:crypto';
+import { describe, it } from 'node:test';
+import { type DescMethod, type DescService, equals, type Message } from '@bufbuild/protobuf';
+import { MethodOptions_IdempotencyLevel } from '@bufbuild/protobuf/wkt';
+import { SERVICES } from '../src/service.ts';
+import { type CallOptions, clientOf } from './support/client.ts';
+import { EXAMPLES, newWorld } from './support/examples.ts';
+import { useTestDatabase } from './support/postgres.ts';
+import { useProxy } from './support/proxy.ts';
+import { useService } from './support/service.ts';
+
+const db = await useTestDatabase();
+const proxy = await useProxy(db.appUrl);
+const service = await useService({ db, appUrl: () => proxy.url });
+
+const methods: readonly DescMethod[] = SERVICES.flatMap((each: DescService) => each.methods);
+const keyOf = (method: DescMethod): string => `${method.parent.name}/${method.name}`;
+const isRead = (method: DescMethod): boolean => method.idempotency === MethodOptions_IdempotencyLevel.NO_SIDE_EFFECTS;
+const mutations = methods.filter((method) => !isRead(method));
+
+type AnyCall = (request: object, options: CallOptions) => Promise<Message>;
+const callOf = (method: DescMethod): AnyCall =>
+  (clientOf(method.parent, service.channel) as unknown as Record<string, AnyCall>)[method.localName] as AnyCall;
+
+const exampleOf = async (method: DescMethod) => {
+  const make = EXAMPLES[keyOf(method)];
+  assert.ok(make, `${keyOf(method)} has no example in support/examples.ts`);
+  return make(await newWorld(service));
+};
+
+describe('every RPC', () => {
+  it('has an example', () => {
+    assert.deepEqual(Object.keys(EXAMPLES).sort(), methods.map(keyOf).sort());
+  });
+
+  describe('takes one round trip to the database', () => {
+    /** Answered from what the service knows by itself. */
+    const NONE = new Set(['DatabaseService/GetServerInfo']);
+    for (const method of methods.filter(({ methodKind }) => methodKind === 'unary')) {
+      it(keyOf(method), async () => {
+        const { request, options } = await exampleOf(method);
+        // Readiness and the sweeper ask the database too, each by itself: the quietest of a few calls counts.
+        const before = proxy.roundTrips;
+        await callOf(method)(request, options);
+        let trips = proxy.roundTrips - before;
+        for (let attempt = 0; attempt < 10 && trips > 1; attempt++) {
+          const again = isRead(method) ? { request, options } : await exampleOf(method);
+          const start = proxy.roundTrips;
+          await callOf(method)(again.request, again.options);
+          trips = Math.min(trips, proxy.roundTrips - start);
+        }
+        assert.ok(trips <= 1, `${trips} round trips`);
+        if (!NONE.has(keyOf(method))) assert.equal(trips, 1);
+      });
+    }
+  });
+});
+
+describe('50 parallel calls with one request_id', () => {
+  for (const method of mutations) {
+    it(`${keyOf(method)}: one effect, 50 equal answers, another request refused`, async () => {
+      const { request, options } = await exampleOf(method);
+      const call = callOf(method);
+      const requestId = randomUUID();
+      const answers = await Promise.all(Array.from({ length: 50 }, () => call({ ...request, requestId }, options)));
+      const [first] = answers;
+      assert.ok(first);
+      for (const answer of answers) assert.ok(equals(method.output, first, answer), 'an answer differs');
+      const other = { ...request, ...differing(method, request), requestId };
+      await assert.rejects(call(other, options), { reason: 'REQUEST_ID_REUSED' });
+    });
+  }
+});
+
+/** Another value for the first of these fields that a request has: whoever may send the one may send the other. */
+const OTHER_VALUES: Readonly<Record<string, (request: Record<string, unknown>) => unknown>> = {
+  reason: () => 'other',
+  errorMessage: () => 'other',
+  cancelReason: () => 'other',
+  filePath: () => 'other',
+  metadata: () => ({ other: true }),
+  profile: () => ({ other: true }),
+  leaseSeconds: () => 77,
+  documentTypes: () => ['idea'],
+  etag: () => 'v1',
+  role: () => 1,
+  quota: () => ({ versions: 3n }),
+  entries: ({ entries }) => (entries as unknown[]).slice(1),
+  executions: ({ executions }) => (executions as unknown[]).slice(1),
+  versions: () => [],
+  userId: () => randomUUID(),
+  id: () => randomUUID(),
+};
+
+const differing = (method: DescMethod, request: Record<string, unknown>): Record<string, unknown> => {
+  const names = method.input.fields.map(({ localName }) => localName);
+  const name = Object.keys(OTHER_VALUES).find((each) => names.includes(each)) ?? '';
+  return { [name]: OTHER_VALUES[name]?.(request) };
+};
+
+describe('a storm of refusals opens no connection', () => {
+  const storm = async (reason: string, call: () => Promise<unknown>) => {
+    await Promise.all(Array.from({ length: 50 }, () => assert.rejects(call(), { reason })));
+    const before = proxy.connections;
+    for (let round = 0; round < 20; round++) {
+      await Promise.all(Array.from({ length: 50 }, () => assert.rejects(call(), { reason })));
+    }
+    assert.equal(proxy.connections, before);
+  };
+
+  it('1 000 calls that end in NOT_FOUND', async () => {
+    await storm('PROJECT_NOT_FOUND', () => service.projects.getProject({ id: randomUUID() }));
+  });
+  it('1 000 calls that end in ALREADY_EXISTS', async () => {
+    const { request } = await exampleOf(mutations.find((method) => method.name === 'CreateUser') as DescMethod);
+    await service.users.createUser(request);
+    await storm('EMAIL_TAKEN', () => service.users.createUser(request));
+  });
+  it('1 000 calls that end in ABORTED', async () => {
+    const { projectId, editor } = await newWorld(service);
+    const request = { projectId, documentType: 'idea', content: 'x' };
+    await service.documents.appendVersion(request, { actor: editor });
+    await storm('VERSION_CONFLICT', () =>
+      service.documents.appendVersion({ ...request, expectedVersion: 0 }, { actor: editor }),
+    );
+  });
+});
+
+describe('a connection that breaks', () => {
+  it('fails what was in flight with a retryable reason, and the next call is served', async () => {
+    const { projectId, editor } = await newWorld(service);
+    const calls = Array.from({ length: 40 }, (_, i) =>
+      service.documents.appendVersion({ projectId, documentType: 'idea', content: `${i}` }, { actor: editor }).then(
+        () => null,
+        (error) => error,
+      ),
+    );
+    proxy.cut();
+    for (const error of (await Promise.all(calls)).filter((each) => each !== null)) {
+      assert.equal(error.reason, 'DATABASE_UNAVAILABLE');
+      assert.equal(error.retryable, true);
+      assert.match(error.metadata.outcome, /^(unknown|not_applied)$/);
+    }
+    const { project } = await service.projects.getProject({ id: projectId }, { actor: editor });
+    assert.equal(project?.id, projectId);
+  });
+});

@@ -1,0 +1,84 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { create } from '@bufbuild/protobuf';
+import { pino } from 'pino';
+import { UserService } from '../src/gen/jeex/persistence/v1/user_service_pb.js';
+import { Refusal } from '../src/refusal.ts';
+import type { Call } from '../src/rpc/call.ts';
+import { Failure } from '../src/rpc/errors.ts';
+import type { AnyHandler } from '../src/rpc/handlers.ts';
+import { createPipeline, type Link } from '../src/rpc/pipeline.ts';
+import { compilePlans } from '../src/rpc/plan.ts';
+
+const ID = '0190f3a1-7b8c-7d2e-8f3a-4b5c6d7e8f90';
+const pipeline = createPipeline(pino({ level: 'silent' }), null);
+const forever: Link = { deadline: null, onGone: () => {} };
+
+/** Calls DeleteUser, answered by a handler, past the doors. */
+const call = (handler: AnyHandler, link: Link = forever): Promise<object> => {
+  const handlers = Object.fromEntries(UserService.methods.map(({ localName }) => [localName, handler]));
+  const plan = compilePlans([{ service: UserService, handlers }]).find(({ method }) => method.name === 'DeleteUser');
+  assert.ok(plan);
+  const request = create(UserService.method.deleteUser.input, { id: ID });
+  return pipeline.unary(
+    pipeline.enter(plan, () => undefined),
+    link,
+    { decode: () => request, encode: (message) => message },
+  );
+};
+
+const seen = async (answer: Promise<object>): Promise<unknown[]> => {
+  const failure = await answer.then(
+    () => null,
+    (error) => error,
+  );
+  assert.ok(failure instanceof Failure);
+  const [info] = failure.details as unknown as { value: { metadata: { outcome: string } } }[];
+  return [failure.reason, info?.value.metadata.outcome];
+};
+
+/** Lets what is already decided happen, without any timer. */
+const settle = async () => {
+  for (let i = 0; i < 20; i += 1) await Promise.resolve();
+};
+
+test('a unary call without a deadline gets 10 s', async (t) => {
+  t.mock.timers.enable({ apis: ['setTimeout', 'Date'] });
+  const calls: Call[] = [];
+  const answer = call((_, made) => {
+    calls.push(made);
+    return new Promise((_resolve, reject) => made.signal.addEventListener('abort', () => reject(made.signal.reason)));
+  });
+  await settle();
+  t.mock.timers.tick(9_999);
+  assert.equal(calls[0]?.signal.aborted, false);
+  t.mock.timers.tick(1);
+  assert.equal(calls[0]?.signal.aborted, true);
+  assert.deepEqual(await seen(answer), ['DEADLINE', 'unknown']);
+});
+
+test('after the deadline a handler may still say itself how the call ended', async (t) => {
+  t.mock.timers.enable({ apis: ['setTimeout', 'Date'] });
+  const link: Link = { deadline: Date.now() + 100, onGone: () => {} };
+  const late = (end: (resolve: (answer: object) => void, reject: (error: Error) => void) => void) =>
+    call(
+      (_, { signal }) =>
+        new Promise((resolve, reject) => signal.addEventListener('abort', () => setTimeout(end, 200, resolve, reject))),
+      link,
+    );
+  const cancelled = seen(late((_, reject) => reject(new Refusal('DEADLINE', 'cancelled', { outcome: 'not_applied' }))));
+  const conflict = seen(late((_, reject) => reject(new Refusal('ETAG_MISMATCH', 'stale'))));
+  const broken = seen(late((_, reject) => reject(new Error('the connection broke'))));
+  const done = late((resolve) => resolve({}));
+  await settle();
+  t.mock.timers.tick(100);
+  t.mock.timers.tick(200);
+  assert.deepEqual(await cancelled, ['DEADLINE', 'not_applied']);
+  assert.deepEqual(await conflict, ['ETAG_MISMATCH', 'not_applied']);
+  assert.deepEqual(await broken, ['DEADLINE', 'unknown']);
+  await done;
+});
+
+test('a service does not start with a method that has no handler', () => {
+  assert.throws(() => compilePlans([{ service: UserService, handlers: {} }]), /UserService\/CreateUser has no handler/);
+});
