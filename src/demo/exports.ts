@@ -12,7 +12,12 @@ export const exportAll = async (cast: Cast, alone: boolean): Promise<void> => {
   const { export: made } = await owner.exports.createExport({ projectId });
   if (!made) throw new Error('CreateExport answered no export');
   story.say(`export       ${made.id}  as of revision ${made.projectRevision}`);
-  await owner.documents.appendVersion({ projectId, documentType: 'plan', content: '# A later plan\n' });
+  await owner.documents.restoreVersion({
+    projectId,
+    documentType: 'plan',
+    version: 2,
+    reason: 'A plan for one release',
+  });
   const file = await stream(cast, made);
   await story.refused(
     'it is not a file yet: EXPORT_NOT_READY',

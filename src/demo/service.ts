@@ -15,11 +15,14 @@ export interface TemporaryService {
   stop(): Promise<void>;
 }
 
-/** The environment without the service's own variables: a temporary service takes nothing from a configured one. */
+/**
+ * The environment without the service's own variables: a temporary service takes nothing from a configured one, and the refusals
+ * that callers provoke on purpose are no news.
+ */
 const cleanEnvironment = (): NodeJS.ProcessEnv =>
   Object.fromEntries([
     ...Object.entries(process.env).filter(([name]) => !Object.hasOwn(VARIABLES, name)),
-    ['LOG_LEVEL', 'warn'],
+    ['LOG_LEVEL', 'error'],
   ]);
 
 /**

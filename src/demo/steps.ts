@@ -6,6 +6,7 @@ import { type DocumentType, STEPS, sample, sha256 } from './samples.ts';
 
 /** A run that an agent holds. */
 interface Run {
+  readonly agent: string;
   readonly id: string;
   readonly leaseToken: string;
 }
@@ -60,7 +61,7 @@ const idea = async (cast: Cast, conductor: Run): Promise<void> => {
     'LEASE_LOST',
     owner.executions.completeExecution({ projectId, id, leaseToken: randomUUID(), versions: [entry('idea', 1, '')] }),
   );
-  await complete(cast, { id, leaseToken }, [entry('idea', 1, 'The first words')]);
+  await complete(cast, { agent: 'idea-writer', id, leaseToken }, [entry('idea', 1, 'The first words')]);
   const { version } = await owner.documents.appendVersion({
     projectId,
     ...entry('idea', 2, 'The owner adds how to know that it works'),
@@ -86,7 +87,6 @@ const write = async (
     cast,
     run,
     versions.map(([documentType, version]) => entry(documentType, version, reason)),
-    agentType,
   );
 };
 
@@ -99,11 +99,11 @@ const begin = async ({ owner, projectId }: Cast, agentType: string, parent?: Run
     start: true,
     leaseSeconds: SECONDS,
   });
-  return { id: execution?.id ?? '', leaseToken };
+  return { agent: agentType, id: execution?.id ?? '', leaseToken };
 };
 
 /** Completes a run together with its documents, and checks that each version is the next one of its document. */
-const complete = async (cast: Cast, run: Run, versions: ReturnType<typeof entry>[], agent = 'agent'): Promise<void> => {
+const complete = async (cast: Cast, run: Run, versions: ReturnType<typeof entry>[]): Promise<void> => {
   const { story, owner, projectId } = cast;
   const answer = await owner.executions.completeExecution({
     projectId,
@@ -119,7 +119,7 @@ const complete = async (cast: Cast, run: Run, versions: ReturnType<typeof entry>
   const written = answer.versions.map(({ documentType, version }) => `${documentType} ${version}`);
   if (versions.length === 0) return;
   story.same(
-    `${agent}: ${written.join(', ')} and the end of run ${run.id}, in one transaction`,
+    `${run.agent}: ${written.join(', ')} and the end of run ${run.id}, in one transaction`,
     [answer.execution?.status, ...answer.versions.map((version) => [version.contentSha256, version.executionId])],
     [ExecutionStatus.COMPLETED, ...versions.map(({ content }) => [sha256(content), run.id])],
   );

@@ -34,7 +34,7 @@ export interface DiffLimits {
 }
 
 /** Fits a message of 4 MiB and is encoded in some tens of milliseconds; the longest line there can be is 3 MiB. */
-export const DIFF_LIMITS: DiffLimits = { searchMs: 1500, edits: 5000, bytes: 3_670_016, lines: 20_000 };
+export const DIFF_LIMITS: DiffLimits = { searchMs: 1000, edits: 5000, bytes: 3_670_016, lines: 20_000 };
 
 const LINE_OVERHEAD = 16;
 

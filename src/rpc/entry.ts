@@ -2,6 +2,7 @@ import { randomUUIDv7 } from 'node:crypto';
 import type { Failure } from './errors.ts';
 import type { Header } from './pipeline.ts';
 import type { MethodPlan } from './plan.ts';
+import { beginTrace, type CallTrace } from './trace.ts';
 
 export const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
 
@@ -15,6 +16,7 @@ export interface Entry {
   /** When the call began, by `performance.now()`. */
   readonly began: number;
   readonly controller: AbortController;
+  readonly trace: CallTrace;
   caller: string;
   actor: string | null;
   admitted: boolean;
@@ -32,13 +34,15 @@ export interface Entry {
 export const enter = (plan: MethodPlan, header: Header): Entry => {
   const sent = header('x-correlation-id');
   const correlationValid = sent === undefined || UUID.test(sent);
+  const correlationId = sent !== undefined && correlationValid ? sent.toLowerCase() : randomUUIDv7();
   return {
     plan,
     header,
-    correlationId: sent !== undefined && correlationValid ? sent.toLowerCase() : randomUUIDv7(),
+    correlationId,
     correlationValid,
     began: performance.now(),
     controller: new AbortController(),
+    trace: beginTrace(plan.name, correlationId, header),
     caller: '',
     actor: null,
     admitted: false,

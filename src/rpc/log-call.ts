@@ -1,6 +1,7 @@
 import type { Logger } from 'pino';
 import type { Entry } from './entry.ts';
 import type { CodeName, Failure } from './errors.ts';
+import { traceIdOf } from './trace.ts';
 
 // What an operator should see without asking; what a caller did wrong concerns the caller.
 const LEVELS: Readonly<Partial<Record<CodeName, 'warn' | 'error'>>> = {
@@ -22,6 +23,7 @@ export const logCall = (log: Logger, entry: Entry, failure: Failure | null): voi
       caller: entry.caller,
       actor: entry.actor,
       correlationId: entry.correlationId,
+      traceId: traceIdOf(entry.trace),
       code: failure?.code ?? 'OK',
       ...(failure && { reason: failure.reason, err: failure.cause }),
       durationMs: Math.round((performance.now() - entry.began) * 1000) / 1000,

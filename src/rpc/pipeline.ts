@@ -9,6 +9,7 @@ import { requestIdentity } from './identity.ts';
 import { logCall } from './log-call.ts';
 import type { MethodPlan } from './plan.ts';
 import { bounded, expireAt } from './time.ts';
+import { endTrace, inTrace } from './trace.ts';
 
 /** Answers who calls, from the call's headers; throws UNAUTHENTICATED. */
 export type Authenticate = (header: Header) => Caller | Promise<Caller>;
@@ -75,6 +76,7 @@ export const createPipeline = (log: Logger, authenticate: Authenticate | null): 
     entry.failure = failure;
     entry.stopTimer?.();
     running.delete(entry);
+    endTrace(entry.trace, failure);
     logCall(log, entry, failure);
   };
 
@@ -136,7 +138,8 @@ export const createPipeline = (log: Logger, authenticate: Authenticate | null): 
     unary: async (entry, link, { decode, encode }) => {
       try {
         const [request, call] = await prepare(entry, link, decode);
-        const answer = await bounded(entry.plan.handler(request as never, call) as Promise<object>, call.signal);
+        const work = inTrace(entry.trace, () => entry.plan.handler(request as never, call) as Promise<object>);
+        const answer = await bounded(work, call.signal);
         const encoded = encode(messageOf(entry.plan, answer));
         settle(entry, null);
         return encoded;
@@ -153,7 +156,11 @@ export const createPipeline = (log: Logger, authenticate: Authenticate | null): 
         messages = (entry.plan.handler(request as never, call) as AsyncIterable<object>)[Symbol.asyncIterator]();
         for (;;) {
           entry.waitingSince = performance.now();
-          const next = await bounded(messages.next(), call.signal);
+          const source = messages;
+          const next = await bounded(
+            inTrace(entry.trace, () => source.next()),
+            call.signal,
+          );
           entry.waitingSince = null;
           done = next.done === true;
           call.signal.throwIfAborted();

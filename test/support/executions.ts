@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { after } from 'node:test';
 import { Client } from 'pg';
+import type { CallOptions } from './client.ts';
 import type { TestDatabase } from './postgres.ts';
 import type { Clients } from './service.ts';
 
@@ -27,7 +28,8 @@ export const changeKinds = async (owner: Client, projectId: string): Promise<str
 export const newAgent = (): string => `agent-${randomUUID()}`;
 
 /** A new run of a project, RUNNING. */
-export const startRun = async ({ executions }: Clients, projectId: string) => {
-  const { execution, leaseToken } = await executions.createExecution({ projectId, agentType: newAgent(), start: true });
+export const startRun = async ({ executions }: Clients, projectId: string, options: CallOptions = {}) => {
+  const request = { projectId, agentType: newAgent(), start: true };
+  const { execution, leaseToken } = await executions.createExecution(request, options);
   return { id: execution?.id ?? '', leaseToken, execution };
 };

@@ -31,6 +31,13 @@ const CONDITIONS = [
 ];
 const SCOPE = 'scope.project_id';
 
+/** Where a node stands: behind an entered project, tied to it by a condition above, below a node that keeps rows. */
+interface Place {
+  readonly entered: boolean;
+  readonly tied: boolean;
+  readonly keeper: string | null;
+}
+
 const children = (node: PlanNode): readonly PlanNode[] => node.Plans ?? [];
 
 const conditions = (node: PlanNode): string => CONDITIONS.map((name) => String(node[name] ?? '')).join(' ');
@@ -47,24 +54,23 @@ const entersProject = (node: PlanNode): boolean => node['Function Name'] === 'en
  */
 export const planFaults = (plan: PlanNode, tenant: ReadonlySet<string>): string[] => {
   const faults: string[] = [];
-  const walk = (node: PlanNode, fenced: boolean, keeper: string | null) => {
+  const walk = (node: PlanNode, place: Place) => {
     const table = node['Relation Name'];
     const bound = conditions(node).includes(SCOPE);
+    const tied = place.tied || (place.entered && bound);
     if (table !== undefined && tenant.has(table)) {
-      if (!fenced) faults.push(`${table} is scanned outside the fence (${node['Node Type']})`);
-      else if (keeper !== null && !bound) faults.push(`${table} is kept by ${keeper} whoever asks`);
+      if (!tied) faults.push(`${table} is scanned outside the fence (${node['Node Type']})`);
+      else if (place.keeper !== null && !bound) faults.push(`${table} is kept by ${place.keeper} whoever asks`);
     }
-    const relationship = node['Parent Relationship'];
-    const onceForAll = relationship === 'InitPlan' ? 'InitPlan' : null;
-    // Inside a nested loop's inner side, what the loop passes down ties it to its outer row.
     const [outer, inner] = node['Node Type'] === 'Nested Loop' ? children(node) : [];
     for (const child of children(node)) {
-      const entered = child === inner && outer !== undefined && contains(outer, entersProject);
-      const keeps = KEEPS.has(node['Node Type']) && fenced ? node['Node Type'] : null;
-      const inherited = entered ? null : keeper;
-      walk(child, fenced || entered, onceForAll ?? keeps ?? inherited);
+      const enters = child === inner && outer !== undefined && contains(outer, entersProject);
+      const keeps = KEEPS.has(node['Node Type']) && place.entered ? node['Node Type'] : null;
+      const once = child['Parent Relationship'] === 'InitPlan' ? 'an InitPlan' : null;
+      const keeper = once ?? keeps ?? (enters ? null : place.keeper);
+      walk(child, { entered: place.entered || enters, tied, keeper });
     }
   };
-  walk(plan, false, null);
+  walk(plan, { entered: false, tied: false, keeper: null });
   return faults;
 };
