@@ -94,9 +94,15 @@ begin
   end if;
   if (coalesce(new_email, result.email), coalesce(new_name, result.name), coalesce(new_profile, result.profile))
      is distinct from (result.email, result.name, result.profile) then
-    update users u set email = coalesce(new_email, u.email), name = coalesce(new_name, u.name),
-      profile = coalesce(new_profile, u.profile), update_time = clock_timestamp(), row_version = u.row_version + 1
-    where u.id = target returning * into result;
+    begin
+      update users u set email = coalesce(new_email, u.email), name = coalesce(new_name, u.name),
+        profile = coalesce(new_profile, u.profile), update_time = clock_timestamp(), row_version = u.row_version + 1
+      where u.id = target returning * into result;
+    exception when unique_violation then
+      -- Another call took the address after the check above.
+      verdict := 'EMAIL_TAKEN';
+      return;
+    end;
   end if;
   perform keep_reply(c, null, target, to_jsonb(result));
 end $$;

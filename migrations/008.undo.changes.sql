@@ -1,1 +1,1 @@
-select 1;
+drop function compact_changes;

@@ -70,6 +70,33 @@ begin
   return '';
 end $$;
 
+-- The words of a query as its configuration knows them, any of them. What takes time with the number of words, or with
+-- every pair of them, works with this.
+create function search_terms(language text, query text) returns tsquery language sql immutable parallel safe
+return (select coalesce(string_agg('''' || replace(replace(t.lexeme, '\', '\\'), '''', '''''') || '''', ' | '), '')::tsquery
+        from unnest(to_tsvector(search_config(language), query)) as t);
+
+-- Excerpts of a content that matches: from the first part of it that matches as a whole, else the first that has one of
+-- the terms. The search for excerpts takes seconds in a large and repetitive text, so it gets a few KiB of it.
+create function search_headline(language text, content text, query tsquery, terms tsquery, options text) returns text
+language plpgsql immutable parallel safe as $$
+declare
+  config regconfig := search_config(language);
+  part text;
+  best text;
+begin
+  for start in 1 .. greatest(char_length(content), 1) by 8000 loop
+    part := substr(content, start, 8200);  -- overlaps, so that no word is cut in every part
+    if to_tsvector(config, part) @@ query then
+      best := part;
+      exit;
+    elsif best is null and to_tsvector(config, part) @@ terms then
+      best := part;
+    end if;
+  end loop;
+  return ts_headline(config, coalesce(best, left(content, 8200)), terms, options);
+end $$;
+
 -- Makes the vectors of at most `most` heads that have none of their own yet, in all projects; returns how many. Only one
 -- such call works at a time. Vectors are made before the first row is locked, and a row that is locked is left for the
 -- next call, so appending waits for one short update at most, and never in a circle.
@@ -113,7 +140,7 @@ begin
 end $$;
 
 grant execute on function search_config, search_text, search_vector to jeex_app, jeex_system;
-grant execute on function index_heads to jeex_app;
+grant execute on function search_terms, search_headline, index_heads to jeex_app;
 
 grant create on schema jeex to jeex_system;
 alter function index_heads owner to jeex_system;

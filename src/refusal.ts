@@ -103,6 +103,12 @@ const MESSAGES: Partial<Record<Reason, string>> = {
   ACTOR_UNKNOWN: 'x-actor-id names no user, or one that was erased',
 };
 
+/** The field a reason is always about: what is wrong with a request is told with the field's path. */
+const FIELDS: Partial<Record<Reason, string>> = {
+  REQUEST_ID_REUSED: 'request_id',
+  LANGUAGE_IMMUTABLE: 'project.language',
+};
+
 const known: ReadonlySet<string> = new Set(REASONS);
 
 /**
@@ -111,7 +117,7 @@ const known: ReadonlySet<string> = new Set(REASONS);
  */
 export const refusalOf = (verdict: string, detail: Readonly<Record<string, string>> = {}): Refusal => {
   const reason = known.has(verdict) ? (verdict as Reason) : 'INTERNAL';
-  const { field, description, ...metadata } = detail;
+  const { field = FIELDS[reason], description, ...metadata } = detail;
   const message = description ?? MESSAGES[reason] ?? reason;
   const fields = field === undefined ? [] : [{ field, description: message }];
   return new Refusal(reason, field === undefined ? message : `${field}: ${message}`, { metadata, fields });

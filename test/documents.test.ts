@@ -233,7 +233,7 @@ describe('appending a batch', () => {
       { reason: 'CONTENT_TOO_LARGE', fields: ['entries[1].content'] },
     );
     const numbers = { metadata: { n: Array(3600).fill(1) } };
-    const large = Array.from({ length: 100 }, () => ({ ...good, ...numbers, reason: 'r'.repeat(1000) }));
+    const large = Array.from({ length: 100 }, () => ({ ...good, ...numbers, reason: 'r'.repeat(1800) }));
     const exact = large.slice(0, 99);
     await assert.rejects(documents.batchAppendVersions({ projectId, entries: large }), {
       reason: 'CONTENT_TOO_LARGE',

@@ -13,12 +13,17 @@ export interface ServeOptions {
   readonly readyJson: boolean;
 }
 
-const ANY_PORT = { host: '127.0.0.1', port: 0 } as const;
+/** What a temporary service replaces, whatever is configured. */
+const EPHEMERAL = {
+  GRPC_LISTEN: '127.0.0.1:0',
+  HTTP_LISTEN: '127.0.0.1:0',
+  HEALTH_LISTEN: undefined,
+  DATABASE_URL: undefined,
+  MIGRATION_DATABASE_URL: undefined,
+} as const;
 
-const serveConfig = (options: ServeOptions): Config => {
-  const config = loadConfig();
-  return options.ephemeral ? { ...config, grpcListen: ANY_PORT, httpListen: ANY_PORT, healthListen: null } : config;
-};
+const serveConfig = ({ ephemeral }: ServeOptions): Config =>
+  loadConfig(ephemeral ? { ...process.env, ...EPHEMERAL } : process.env);
 
 /** What signs page tokens where nothing is configured: every replica of one database derives the same. */
 const pageTokenSecret = (config: Config, database: Provided): Buffer => {
@@ -27,45 +32,50 @@ const pageTokenSecret = (config: Config, database: Provided): Buffer => {
   return createHmac('sha256', new URL(database.appUrl).password).update('page token').digest();
 };
 
+/** An end that was asked for by standard input, which closes with the process that started the service. */
+const abortAtEndOfInput = (stop: AbortController): void => {
+  process.stdin
+    .on('end', () => stop.abort(new StopAsked('standard input closed')))
+    .on('error', () => {})
+    .resume()
+    .unref();
+};
+
+class StopAsked extends Error {}
+
 /** Runs the service until a signal, the end of standard input (with `readyJson`) or of the embedded database stops it. */
 export async function serve(options: ServeOptions): Promise<void> {
   const config = serveConfig(options);
   const log = createLog(config.logLevel);
-  let asked = false;
-  await untilInterrupted(async (signal) => {
-    const stop = new AbortController();
-    signal.addEventListener('abort', () => stop.abort(signal.reason), { once: true });
-    if (options.readyJson) {
-      process.stdin
-        .on('end', () => stop.abort(new Error('standard input closed')))
-        .on('error', () => {})
-        .resume();
-    }
-    await using opened = new AsyncDisposableStack();
-    const database = await provideDatabase(config, { ephemeral: options.ephemeral, log, signal: stop.signal });
-    opened.defer(() => database.stop());
-    await migrate(database.migrationUrl, { mode: config.migrate, log });
-    stop.signal.throwIfAborted();
-    const service = await startService({
-      config,
-      databaseUrl: database.appUrl,
-      pageTokenSecret: pageTokenSecret(config, database),
-      log,
+  const stop = new AbortController();
+  if (options.readyJson) abortAtEndOfInput(stop);
+  try {
+    await untilInterrupted(async (interrupted) => {
+      interrupted.addEventListener('abort', () => stop.abort(new StopAsked(reasonOf(interrupted))), { once: true });
+      await run(options, config, log, stop.signal);
     });
-    opened.defer(() => service.stop());
-    announce(options, log, service, database);
-    await ended(stop.signal, database);
-    asked = true;
-    log.info({ reason: String((stop.signal.reason as Error | undefined)?.message) }, 'stopping');
-  }).catch((error: unknown) => {
+  } catch (error) {
     // An end that was asked for, at whatever point of the start, is no failure.
-    if (!asked && !isInterruption(error)) throw error;
-  });
-  process.stdin.pause();
+    if (!(error instanceof StopAsked)) throw error;
+  }
 }
 
-const isInterruption = (error: unknown): boolean =>
-  error instanceof Error && /^(interrupted by SIG|standard input closed)/.test(error.message);
+const reasonOf = ({ reason }: AbortSignal): string => (reason instanceof Error ? reason.message : String(reason));
+
+/** Opens what the service needs, serves, and closes it in reverse order. */
+const run = async (options: ServeOptions, config: Config, log: Logger, signal: AbortSignal): Promise<void> => {
+  await using opened = new AsyncDisposableStack();
+  const database = await provideDatabase(config, { ephemeral: options.ephemeral, log, signal });
+  opened.defer(() => database.stop());
+  await migrate(database.migrationUrl, { mode: config.migrate, log });
+  signal.throwIfAborted();
+  const secret = pageTokenSecret(config, database);
+  const service = await startService({ config, databaseUrl: database.appUrl, pageTokenSecret: secret, log });
+  opened.defer(() => service.stop());
+  announce(options, log, service, database);
+  await ended(signal, database);
+  log.info({ reason: reasonOf(signal) }, 'stopping');
+};
 
 /** Waits for the stop that was asked for; rejects when the embedded database ends by itself. */
 const ended = (signal: AbortSignal, database: Provided): Promise<void> =>

@@ -41,6 +41,10 @@ export interface Migrated {
 const MIGRATIONS = fileURLToPath(new URL('../../migrations', import.meta.url));
 const TABLE = 'jeex.schemaversion';
 
+/** Whole in one step, which Postgrator's own is not: another service may be looking at it without the lock. */
+const MAKE_TABLE = `create schema if not exists jeex;
+create table if not exists ${TABLE} (version bigint primary key, name text, md5 text, run_at timestamptz)`;
+
 /** `MIGRATE=check` works with the app's own connection where the owner's is kept elsewhere. */
 const LET_APP_CHECK = `do $$ begin
   if exists (select from pg_roles where rolname = 'jeex_app') then grant select on ${TABLE} to jeex_app; end if;
@@ -61,6 +65,7 @@ export async function migrate(url: string, options: MigratorOptions & { mode: Mi
     if (mode === 'check') throw new Error(behind(before));
     await enter(client, log);
     refuse((await inspect(client, engine)).problems);
+    await client.query(MAKE_TABLE);
     const done = await engine.migrate();
     await client.query(LET_APP_CHECK);
     if (done.length > 0) log?.info(`the schema is at version ${before.latest} (${done.length} migrations applied)`);

@@ -106,10 +106,15 @@ interface ReadDefinition<T extends ParamTypes, R> extends Omit<Definition<T & Sc
 }
 
 /**
- * A read in one project. `sql` selects its rows, `project_id` among them, from tables joined on `scope.project_id`.
- * The fence around it (`scope.project_id is not null offset 0`) ties it to the scope: it runs after the project was
- * entered, once for each entry, and sees that project alone even where it forgets to ask for it.
+ * What stands behind a scope. `scope.project_id is not null offset 0` ties the query to the scope: it runs after the project
+ * was entered, once for each entry, and sees that project alone even where it forgets to ask for it.
  */
+const fence = (query: FragmentSqlToken): FragmentSqlToken => sql.fragment`
+left join lateral (
+  select true as present, query.* from (${query}) as query where scope.project_id is not null offset 0
+) as fenced on true`;
+
+/** A read in one project. `sql` selects its rows, `project_id` among them, from tables joined on `scope.project_id`. */
 export const read = <const T extends ParamTypes, R>(definition: ReadDefinition<T, R>): Statement<T & ScopeTypes, R> =>
   define(
     {
@@ -118,12 +123,44 @@ export const read = <const T extends ParamTypes, R>(definition: ReadDefinition<T
       row: definition.row,
       sql: (p) => sql.fragment`
 select scope.verdict, fenced.*
-from enter_project(${p.project}, ${p.actor}, ${sql.literalValue(definition.need)}, ${definition.withDeleted?.(p) ?? sql.fragment`false`}) as scope
-left join lateral (
-  select true as present, query.* from (${definition.sql(p)}) as query where scope.project_id is not null offset 0
-) as fenced on true`,
+from enter_project(${p.project}, ${p.actor}, ${sql.literalValue(definition.need)}, ${definition.withDeleted?.(p) ?? sql.fragment`false`}) as scope${fence(definition.sql(p))}`,
     },
     true,
+  );
+
+const ASKED = { project: 'uuid[]', actor: 'uuid[]' } as const;
+type AskedTypes = typeof ASKED;
+
+interface ReadEachDefinition<T extends ParamTypes, R> extends Omit<Definition<T, R>, 'sql'> {
+  readonly need: 'reader' | 'member';
+  /** `asked` stands for one asker: `asked.after` is its element of the parameter `after`. */
+  readonly sql: () => FragmentSqlToken;
+}
+
+/**
+ * One read for many askers in one statement, each behind its own entry. Every parameter is an array with one element for each
+ * asker. Rows come in no order: `place` (from 1) is the asker, `entered` its verdict, `present` tells whether it has a row at
+ * all. The caller compares each row's `project_id` with what was asked at that place.
+ */
+export const readEach = <const T extends ParamTypes, R>(
+  definition: ReadEachDefinition<T, R>,
+): Statement<T & AskedTypes, R> =>
+  define<T & AskedTypes, R>(
+    {
+      name: definition.name,
+      params: { ...ASKED, ...definition.params },
+      row: definition.row,
+      sql: (p) => {
+        const names = Object.keys({ ...ASKED, ...definition.params });
+        const arrays = names.map((name) => (p as Readonly<Record<string, FragmentSqlToken>>)[name] as FragmentSqlToken);
+        const columns = [...names, 'place'].map((name) => sql.identifier([name]));
+        return sql.fragment`
+select asked.place, scope.verdict as entered, fenced.*
+from unnest(${sql.join(arrays, sql.fragment`, `)}) with ordinality as asked (${sql.join(columns, sql.fragment`, `)})
+cross join lateral enter_project(asked.project, asked.actor, ${sql.literalValue(definition.need)}) as scope${fence(definition.sql())}`;
+      },
+    },
+    false,
   );
 
 const CALL = {

@@ -48,7 +48,7 @@ type Call<M> = M extends DescMethod & { methodKind: 'unary' }
 type ServiceClient<S extends DescService> = { readonly [K in keyof S['method']]: Call<S['method'][K]> };
 
 /** For whom, and as part of what, calls are made. */
-export interface Identity {
+interface Identity {
   /** A user's id; absent: the system acts for itself. */
   readonly actor?: string;
   readonly correlationId?: string;

@@ -2,7 +2,7 @@ import { isDeepStrictEqual } from 'node:util';
 import { CallRefused } from './client.ts';
 
 /** A step that did not do what the story says of it. */
-export class StoryBroken extends Error {
+class StoryBroken extends Error {
   constructor(fact: string, instead: string) {
     super(`the demo stops, because this does not hold: ${fact}\n  ${instead}`);
     this.name = 'StoryBroken';

@@ -6,8 +6,8 @@ import { VersionRow } from './version.ts';
 
 /** Bytes a list reads from the database before its page ends; more would not fit the answer. */
 const PAGE_BYTES = sql.literalValue(String(3 * 1024 * 1024));
-/** Bytes that one page of a search makes headlines of, and answers; a row is never more than a part of it. */
-const SEARCH_BYTES = sql.literalValue(String(4 * 1024 * 1024));
+/** Bytes that one page of a search makes headlines of, and answers. */
+const SEARCH_BYTES = sql.literalValue(String(2 * 1024 * 1024));
 
 /** Every column of a version `v` but its project, which comes from the scope. */
 const VERSION = sql.fragment`v.id, v.document_type, v.version, v.content_sha256, v.size_bytes, v.metadata, v.reason,
@@ -21,9 +21,13 @@ const BASIC_BYTES = sql.fragment`octet_length(v.metadata::text) + octet_length(v
 const weight = (full: Fragment): Fragment =>
   sql.fragment`${BASIC_BYTES} + case when ${full} then v.size_bytes else 0 end as weight`;
 
+/** The bytes of a page up to a row, and the row's place in it. */
+const running = (order: Fragment): Fragment =>
+  sql.fragment`sum(v.weight) over (order by ${order}) as bytes, row_number() over (order by ${order}) as place`;
+
 /** Whether a row `v` is in the page: the first one always. The row after the last is read too, without its content. */
-const FITS = sql.fragment`(v.bytes <= ${PAGE_BYTES}::bigint or v.bytes = v.weight)`;
-const READ = sql.fragment`v.bytes - v.weight <= ${PAGE_BYTES}::bigint`;
+const FITS = sql.fragment`(v.bytes <= ${PAGE_BYTES}::bigint or v.place = 1)`;
+const READ = sql.fragment`(v.bytes - v.weight <= ${PAGE_BYTES}::bigint or v.place = 2)`;
 const body = (full: Fragment): Fragment => sql.fragment`
 left join document_bodies b on ${full} and b.project_id = scope.project_id and b.sha256 = v.content_sha256`;
 
@@ -84,7 +88,7 @@ export const batchGetVersions = read({
   sql: (p) => sql.fragment`
 select scope.project_id, ${VERSION}, b.content
 from (
-  select v.*, sum(v.weight) over (order by v.position) as bytes
+  select v.*, ${running(sql.fragment`v.position`)}
   from (
     select v.*, n.position, ${weight(p.full)}
     from unnest(${p.document_types}, ${p.versions}) with ordinality as n (document_type, version, position)
@@ -109,7 +113,7 @@ export const listDocuments = read({
 select p.id as project_id, p.revision, ${VERSION}, ${FITS} as fits, b.content
 from projects p
 left join lateral (
-  select v.*, sum(v.weight) over (order by v.document_type) as bytes
+  select v.*, ${running(sql.fragment`v.document_type`)}
   from (
     select v.*, ${weight(p.full)}
     from documents d
@@ -136,7 +140,7 @@ export const listVersions = read({
 select d.project_id, ${VERSION}, ${FITS} as fits, b.content
 from documents d
 left join lateral (
-  select v.*, sum(v.weight) over (order by v.version desc) as bytes
+  select v.*, ${running(sql.fragment`v.version desc`)}
   from (
     select v.*, ${weight(p.full)}
     from document_versions v
@@ -176,7 +180,8 @@ const HEADLINE = sql.literalValue(
 
 /**
  * Heads that match, best first, after the match `(after_rank, after_type)`. Ranks are single precision, which double
- * precision and JSON hold exactly. Headlines are made for the page's rows only, and for 4 MiB of text at most.
+ * precision and JSON hold exactly. Ranking compares every pair of a query's words, so a long query ranks by how often any
+ * of them occurs. Headlines are made for the page's rows only, and for 2 MiB of text at most.
  */
 export const searchDocuments = read({
   name: 'documents.search',
@@ -185,16 +190,18 @@ export const searchDocuments = read({
   row: VersionRow.extend({ rank: z.number(), headline: z.string().nullable() }),
   sql: (p) => sql.fragment`
 select p.id as project_id, ${VERSION}, v.rank,
-  case when v.bytes <= ${SEARCH_BYTES}::bigint then left(ts_headline(search_config(p.language),
-    translate(search_text(b.content), ${sql.literalValue(HEADLINE_START + HEADLINE_STOP)}, ''), asked.query, ${HEADLINE}), 2000)
+  case when v.bytes <= ${SEARCH_BYTES}::bigint or v.place = 1 then left(search_headline(p.language,
+    translate(search_text(b.content), ${sql.literalValue(HEADLINE_START + HEADLINE_STOP)}, ''), asked.query, terms.query,
+    ${HEADLINE}), 2000)
   end as headline
 from projects p
 cross join lateral (select websearch_to_tsquery(search_config(p.language), ${p.query}) as query) as asked
+cross join lateral (select search_terms(p.language, ${p.query}) as query) as terms
 cross join lateral (
-  select v.*, sum(v.weight) over (order by v.rank desc, v.document_type) as bytes
+  select v.*, ${running(sql.fragment`v.rank desc, v.document_type`)}
   from (
     select v.*, ${BASIC_BYTES} + least(v.size_bytes, 262144) as weight,
-      ts_rank(made.vector, asked.query)::double precision as rank
+      ts_rank(made.vector, case when numnode(asked.query) > 16 then terms.query else asked.query end)::double precision as rank
     from documents d
     join document_versions v on v.project_id = scope.project_id and v.document_type = d.document_type
       and v.version = d.head_version
@@ -210,7 +217,7 @@ cross join lateral (
   order by v.rank desc, v.document_type limit ${p.most}
 ) as v
 join document_bodies b on b.project_id = scope.project_id and b.sha256 = v.content_sha256
-where p.id = scope.project_id and v.bytes - v.weight <= ${SEARCH_BYTES}::bigint
+where p.id = scope.project_id and (v.bytes - v.weight <= ${SEARCH_BYTES}::bigint or v.place = 2)
 order by v.rank desc, v.document_type`,
 });
 

@@ -32,6 +32,8 @@ export interface Proxy {
   readonly connections: number;
   /** Cuts every connection, as a network would. */
   cut(): void;
+  /** Cuts every connection and takes no new one, until it is false again. */
+  down: boolean;
 }
 
 /** A proxy before PostgreSQL that counts round trips and connections, closed after the tests. */
@@ -39,7 +41,12 @@ export const useProxy = async (url: string): Promise<Proxy> => {
   const target = new URL(url);
   const counts = { roundTrips: 0, connections: 0 };
   const sockets = new Set<Socket>();
+  let down = false;
   const server = createServer((client) => {
+    if (down) {
+      client.destroy();
+      return;
+    }
     counts.connections += 1;
     const upstream = connect(Number(target.port), target.hostname);
     const counter = createCounter(() => {
@@ -80,6 +87,13 @@ export const useProxy = async (url: string): Promise<Proxy> => {
     },
     get connections() {
       return counts.connections;
+    },
+    get down() {
+      return down;
+    },
+    set down(value) {
+      down = value;
+      if (down) cut();
     },
     cut,
   };

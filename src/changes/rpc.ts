@@ -1,0 +1,101 @@
+import type { MessageInitShape } from '@bufbuild/protobuf';
+import { toVersion } from '../documents/version.ts';
+import { toExecution } from '../executions/wire.ts';
+import { toExport } from '../exports/wire.ts';
+import {
+  ChangeKind,
+  ChangeSchema,
+  type ChangeService,
+  TimelineItemSchema,
+} from '../gen/jeex/persistence/v1/change_service_pb.js';
+import { invalidField } from '../refusal.ts';
+import type { Context } from '../rpc/context.ts';
+import { enumNames, timestamp } from '../rpc/convert.ts';
+import type { ServiceHandlers } from '../rpc/handlers.ts';
+import { cutPage, encodedSize, pageSize } from '../rpc/page.ts';
+import { repeatedProject } from './changes.ts';
+import { type FeedEvent, follow } from './feed.ts';
+import { compacted, createPoller } from './poller.ts';
+import * as statements from './sql.ts';
+
+const kind = enumNames(ChangeKind);
+
+const toChange = (row: statements.ChangeRow) => ({
+  projectId: row.project_id,
+  revision: row.revision,
+  kind: kind.value(row.kind),
+  resourceId: row.resource_id ?? '',
+  documentType: row.document_type ?? '',
+  version: row.version ?? 0,
+  actorId: row.actor_id ?? '',
+  caller: row.caller,
+  correlationId: row.correlation_id,
+  createTime: timestamp(row.create_time),
+  chain: row.chain.toString('hex'),
+});
+
+const toEvent = (event: FeedEvent) =>
+  'change' in event
+    ? { event: { case: 'change' as const, value: toChange(event.change) } }
+    : { event: { case: 'heartbeat' as const, value: event.heartbeat } };
+
+const itemOf = (row: statements.TimelineRow): MessageInitShape<typeof TimelineItemSchema>['item'] => {
+  if (row.execution) return { case: 'execution', value: toExecution(row.execution) };
+  if (row.version) return { case: 'version', value: toVersion(row.version) };
+  if (row.export) return { case: 'export', value: toExport(row.export) };
+  return row.change ? { case: 'change', value: toChange(row.change) } : { case: undefined };
+};
+
+async function* toEvents(events: AsyncIterable<FeedEvent>) {
+  for await (const event of events) yield toEvent(event);
+}
+
+export const changeHandlers = ({ db, pager }: Context): ServiceHandlers<typeof ChangeService> => {
+  const poller = createPoller(db);
+  return {
+    watchProject: (request, call) => toEvents(follow(poller, call.actor, [request], call.signal)),
+
+    watchProjects: async function* (request, call) {
+      const repeated = repeatedProject(request.cursors);
+      if (repeated >= 0) throw invalidField(`cursors[${repeated}].project_id`, 'must not be named twice');
+      yield* toEvents(follow(poller, call.actor, request.cursors, call.signal));
+    },
+
+    listChanges: async (request, call) => {
+      const limit = pageSize(request.pageSize);
+      const token = pager.read(call.method, request, request.pageToken);
+      const after = token === null ? (request.afterRevision ?? 0n) : BigInt(String(token[0]));
+      const params = { project: request.projectId, actor: call.actor, after, most: limit + 1 };
+      const found = await db.run(statements.listChanges, params, call.signal);
+      const earliest = found[0]?.earliest_revision ?? 0n;
+      if (after < earliest) throw compacted(earliest);
+      const page = cutPage(
+        found.filter((row) => row.revision !== null),
+        limit,
+        (row) => encodedSize(ChangeSchema, toChange(row)),
+        (row) => [String(row.revision)],
+      );
+      return { changes: page.rows.map(toChange), nextPageToken: pager.write(call.method, request, page.next) };
+    },
+
+    getTimeline: async (request, call) => {
+      const limit = pageSize(request.pageSize);
+      const token = pager.read(call.method, request, request.pageToken);
+      const params = {
+        project: request.projectId,
+        actor: call.actor,
+        correlation: request.correlationId,
+        after: token === null ? 0n : BigInt(String(token[0])),
+        most: limit + 1,
+      };
+      const page = cutPage(
+        await db.run(statements.getTimeline, params, call.signal),
+        limit,
+        (row) => (row.fits ? encodedSize(TimelineItemSchema, { item: itemOf(row) }) : Number.POSITIVE_INFINITY),
+        (row) => [String(row.revision)],
+      );
+      const items = page.rows.map((row) => ({ item: itemOf(row) }));
+      return { items, nextPageToken: pager.write(call.method, request, page.next) };
+    },
+  };
+};

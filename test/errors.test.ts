@@ -1,0 +1,357 @@
+import assert from 'node:assert/strict';
+import { randomUUID } from 'node:crypto';
+import { describe, it } from 'node:test';
+import { create, toJsonString } from '@bufbuild/protobuf';
+import { Role } from '../src/gen/jeex/persistence/v1/project_service_pb.js';
+import { REASONS, type Reason } from '../src/refusal.ts';
+import { CODES, Code } from '../src/rpc/errors.ts';
+import type { CallError } from './support/client.ts';
+import { encode, post, type Refused, refusedGrpc, refusedHttp, sendGrpc } from './support/echo.ts';
+import { grpcWeb } from './support/echo-wire.ts';
+import { EXAMPLES, newWorld } from './support/examples.ts';
+import { connectAs } from './support/executions.ts';
+import { callOf, type Fields, inProject, isRead, keyOf, METHODS, methodOf } from './support/methods.ts';
+import { useTestDatabase } from './support/postgres.ts';
+import { useProxy } from './support/proxy.ts';
+import { newUser, type TestService, useService } from './support/service.ts';
+
+const LOCK_TIMEOUT_MS = 400;
+
+const db = await useTestDatabase();
+const admin = await connectAs(db.adminUrl);
+await admin.query(`alter role jeex_app in database ${db.name} set lock_timeout = '${LOCK_TIMEOUT_MS}ms'`);
+// A user whose name says so is refused with any SQLSTATE, as a database in trouble would.
+await admin.query(`
+  create sequence attempts;
+  create function fail_on_purpose() returns trigger language plpgsql security definer set search_path = jeex as $$
+  begin
+    if new.name like 'sqlstate %' then
+      perform nextval('attempts');
+      raise exception 'select secret from insides' using errcode = substr(new.name, 10);
+    end if;
+    return new;
+  end $$;
+  create trigger fail_on_purpose before insert on users for each row execute function fail_on_purpose();`);
+const proxy = await useProxy(db.appUrl);
+const service = await useService({ db, appUrl: () => proxy.url });
+const { projects, documents, executions, exports, users } = service;
+
+/** How a reason comes about: a call that is refused with it each time it is sent. */
+interface Cause {
+  readonly rpc: string;
+  readonly request: Fields;
+  readonly actor?: string;
+  readonly metadata?: Readonly<Record<string, string>>;
+  readonly fields?: readonly string[];
+  readonly deadlineMs?: number;
+  /** Instead of the file's service. */
+  readonly via?: TestService;
+  /** Takes away what brings the reason about. */
+  readonly undo?: () => Promise<unknown>;
+}
+
+const CORRELATION = '0190f3a1-7b8c-7d2e-8f3a-000000000001';
+
+/** Sends a call through one door. */
+const send = async (door: 'grpc' | 'http', cause: Cause): Promise<Refused> => {
+  const method = methodOf(cause.rpc);
+  const { channel, http } = cause.via ?? service;
+  const headers: Record<string, string> = { 'x-correlation-id': CORRELATION };
+  if (cause.actor !== undefined) headers['x-actor-id'] = cause.actor;
+  if (door === 'http') {
+    if (cause.deadlineMs !== undefined) headers['connect-timeout-ms'] = String(cause.deadlineMs);
+    const json = toJsonString(method.input, create(method.input, cause.request));
+    return await refusedHttp(await post(`http://${http}`, method, json, headers));
+  }
+  // As a header, so that it is the server's deadline alone, and its answer is seen.
+  if (cause.deadlineMs !== undefined) headers['grpc-timeout'] = `${cause.deadlineMs}m`;
+  return refusedGrpc(await sendGrpc(channel, method, encode(method, cause.request), headers));
+};
+
+/** Holds a project's row on a connection of its own. */
+const lockProject = async (projectId: string) => {
+  const holder = await connectAs(db.adminUrl);
+  await holder.query('begin');
+  await holder.query('select from projects where id = $1 for update', [projectId]);
+  return () => holder.query('rollback');
+};
+
+const newEmail = () => `${randomUUID()}@example.org`;
+const newExport = async (ttl?: { nanos: number }) => {
+  const { projectId } = await newWorld(service);
+  const made = await exports.createExport({ projectId, ...(ttl && { ttl }) });
+  return { projectId, id: made.export?.id ?? '' };
+};
+const drain = async (): Promise<Cause> => {
+  const { projectId } = await newWorld(service);
+  const via = await useService({ db });
+  const release = await lockProject(projectId);
+  const inFlight = via.projects.updateProject({ project: { id: projectId, name: 'In flight' } });
+  // The call in flight keeps the service from closing; stopping begins at once.
+  await via.database.getServerInfo();
+  const stopped = via.stop();
+  const undo = async () => {
+    await release();
+    assert.equal((await inFlight).project?.name, 'In flight', 'a call in flight finishes');
+    await stopped;
+  };
+  return { rpc: 'ProjectService/ListProjects', request: {}, via, undo };
+};
+
+const CAUSES: Readonly<Partial<Record<Reason, () => Promise<Cause>>>> = {
+  INVALID_FIELD: async () => ({
+    rpc: 'DocumentService/BatchAppendVersions',
+    request: { projectId: randomUUID(), entries: [{ documentType: 'ok' }, { documentType: 'not ok' }] },
+    fields: ['entries[1].document_type'],
+  }),
+  CONTENT_TOO_LARGE: async () => ({
+    rpc: 'UserService/CreateUser',
+    request: { email: newEmail(), name: 'N', profile: { x: 'x'.repeat(17_000) } },
+    fields: ['profile'],
+  }),
+  INVALID_PAGE_TOKEN: async () => ({
+    rpc: 'UserService/ListUsers',
+    request: { pageToken: 'forged' },
+    fields: ['page_token'],
+  }),
+  REQUEST_ID_REUSED: async () => {
+    const requestId = randomUUID();
+    await users.createUser({ email: newEmail(), name: 'First', requestId });
+    const request = { email: newEmail(), name: 'Second', requestId };
+    return { rpc: 'UserService/CreateUser', request, fields: ['request_id'] };
+  },
+  LANGUAGE_IMMUTABLE: async () => {
+    const { projectId: id, owner: actor } = await newWorld(service);
+    const request = { project: { id, language: 'de' } };
+    return { rpc: 'ProjectService/UpdateProject', request, actor, fields: ['project.language'] };
+  },
+  USER_NOT_FOUND: async () => ({ rpc: 'UserService/GetUser', request: { id: randomUUID() } }),
+  PROJECT_NOT_FOUND: async () => ({
+    rpc: 'ProjectService/GetProject',
+    request: { id: randomUUID() },
+    actor: await newUser(service),
+  }),
+  MEMBER_NOT_FOUND: async () => {
+    const { projectId, stranger: userId } = await newWorld(service);
+    return { rpc: 'ProjectService/RemoveMember', request: { projectId, userId } };
+  },
+  DOCUMENT_NOT_FOUND: async () => {
+    const { projectId } = await newWorld(service);
+    return { rpc: 'DocumentService/RestoreVersion', request: { projectId, documentType: 'idea', version: 1 } };
+  },
+  VERSION_NOT_FOUND: async () => {
+    const { projectId } = await newWorld(service);
+    await documents.appendVersion({ projectId, documentType: 'idea', content: 'x' });
+    const request = { projectId, documentType: 'idea', version: 9 };
+    return { rpc: 'DocumentService/GetVersion', request, fields: ['version'] };
+  },
+  EXECUTION_NOT_FOUND: async () => {
+    const { projectId } = await newWorld(service);
+    return { rpc: 'AgentExecutionService/GetExecution', request: { projectId, id: randomUUID() } };
+  },
+  EXPORT_NOT_FOUND: async () => {
+    const { projectId } = await newWorld(service);
+    return { rpc: 'ExportService/RecordDownload', request: { projectId, id: randomUUID() } };
+  },
+  EMAIL_TAKEN: async () => {
+    const email = newEmail();
+    await users.createUser({ email, name: 'First' });
+    return { rpc: 'UserService/CreateUser', request: { email, name: 'Second' } };
+  },
+  ETAG_MISMATCH: async () => {
+    const { projectId: id } = await newWorld(service);
+    return { rpc: 'ProjectService/DeleteProject', request: { id, etag: 'stale' } };
+  },
+  VERSION_CONFLICT: async () => {
+    const { projectId } = await newWorld(service);
+    await documents.appendVersion({ projectId, documentType: 'idea', content: 'x' });
+    const request = { projectId, documentType: 'idea', content: 'y', expectedVersion: 0 };
+    return { rpc: 'DocumentService/AppendVersion', request, metadata: { current_version: '1' } };
+  },
+  ILLEGAL_TRANSITION: async () => {
+    const { projectId } = await newWorld(service);
+    const { execution } = await executions.createExecution({ projectId, agentType: 'a', start: true });
+    const request = { projectId, id: execution?.id };
+    const metadata = { from: 'RUNNING', to: 'RUNNING' };
+    return { rpc: 'AgentExecutionService/StartExecution', request, metadata };
+  },
+  LAST_OWNER: async () => {
+    const { projectId, owner: userId } = await newWorld(service);
+    return { rpc: 'ProjectService/SetMember', request: { projectId, userId, role: Role.VIEWER }, actor: userId };
+  },
+  PROJECT_DELETED: async () => {
+    const { projectId, owner: actor } = await newWorld(service);
+    await projects.deleteProject({ id: projectId });
+    return { rpc: 'DocumentService/AppendVersion', request: { projectId, documentType: 'a', content: 'x' }, actor };
+  },
+  LEASE_LOST: async () => {
+    const { projectId } = await newWorld(service);
+    const { execution } = await executions.createExecution({ projectId, agentType: 'a', start: true });
+    const request = { projectId, id: execution?.id, leaseToken: randomUUID() };
+    return { rpc: 'AgentExecutionService/HeartbeatExecution', request };
+  },
+  EXPORT_EXPIRED: async () => ({ rpc: 'ExportService/RecordDownload', request: await newExport({ nanos: 1000 }) }),
+  EXPORT_NOT_READY: async () => ({ rpc: 'ExportService/RecordDownload', request: await newExport() }),
+  QUOTA_EXCEEDED: async () => {
+    const { projectId } = await newWorld(service);
+    await projects.setProjectQuota({ projectId, quota: { documents: 0n } });
+    const request = { projectId, documentType: 'idea', content: 'x' };
+    const metadata = { quota: 'documents', limit: '0', used: '0' };
+    return { rpc: 'DocumentService/AppendVersion', request, metadata };
+  },
+  ROLE_REQUIRED: async () => {
+    const { projectId, viewer: actor } = await newWorld(service);
+    return { rpc: 'ProjectService/UpdateProject', request: { project: { id: projectId, name: 'X' } }, actor };
+  },
+  SCOPE_REQUIRED: async () => ({
+    rpc: 'ProjectService/PurgeProject',
+    request: { id: randomUUID() },
+    actor: await newUser(service),
+    metadata: { scope: 'admin' },
+  }),
+  ACTOR_UNKNOWN: async () => ({ rpc: 'ProjectService/ListProjects', request: {}, actor: randomUUID() }),
+  CONTENTION: async () => {
+    const { projectId } = await newWorld(service);
+    const undo = await lockProject(projectId);
+    return { rpc: 'DocumentService/AppendVersion', request: { projectId, documentType: 'a', content: 'x' }, undo };
+  },
+  DATABASE_UNAVAILABLE: async () => {
+    const { projectId } = await newWorld(service);
+    proxy.down = true;
+    const undo = async () => {
+      proxy.down = false;
+    };
+    return { rpc: 'DocumentService/AppendVersion', request: { projectId, documentType: 'a', content: 'x' }, undo };
+  },
+  SHUTTING_DOWN: drain,
+  DEADLINE: async () => {
+    const { projectId } = await newWorld(service);
+    const undo = await lockProject(projectId);
+    const request = { projectId, documentType: 'a', content: 'x' };
+    return { rpc: 'DocumentService/AppendVersion', request, deadlineMs: LOCK_TIMEOUT_MS / 2, undo };
+  },
+  INTERNAL: async () => ({ rpc: 'UserService/CreateUser', request: { email: newEmail(), name: 'sqlstate XX000' } }),
+};
+
+/** Whose causes come later: tokens, the limit on load, and the thinning out of the change feed. */
+const LATER: readonly Reason[] = ['UNAUTHENTICATED', 'OVERLOADED', 'REVISION_COMPACTED'];
+const RETRYABLE: readonly Reason[] = ['OVERLOADED', 'CONTENTION', 'DATABASE_UNAVAILABLE', 'SHUTTING_DOWN'];
+
+describe('every reason of the contract is answered the same through both doors', () => {
+  for (const reason of REASONS.filter((each) => !LATER.includes(each))) {
+    it(reason, async () => {
+      const make = CAUSES[reason];
+      assert.ok(make, `nothing here brings ${reason} about`);
+      const cause = await make();
+      let overGrpc: Refused;
+      let overHttp: Refused;
+      try {
+        overGrpc = await send('grpc', cause);
+        overHttp = await send('http', cause);
+      } finally {
+        await cause.undo?.();
+      }
+      const mutation = !isRead(methodOf(cause.rpc));
+      const { message, pushback, ...rest } = overGrpc;
+      assert.deepEqual(rest, {
+        code: Code[CODES[reason]],
+        reason,
+        metadata: { ...cause.metadata, ...(mutation && { outcome: 'not_applied' }) },
+        fields: cause.fields ?? [],
+        retry: RETRYABLE.includes(reason),
+        correlationId: CORRELATION,
+      });
+      assert.equal(pushback !== undefined, RETRYABLE.includes(reason));
+      assert.doesNotMatch(message, /select|secret|insides|\bat \w+ \(/i);
+      assert.notEqual(message, '');
+      assert.deepEqual(overHttp, overGrpc);
+    });
+  }
+
+  it('and over gRPC-Web', async () => {
+    for (const reason of ['VERSION_CONFLICT', 'EMAIL_TAKEN', 'INVALID_FIELD', 'INTERNAL'] as const) {
+      const cause = (await CAUSES[reason]?.()) as Cause;
+      const method = methodOf(cause.rpc);
+      const { refused } = await grpcWeb(`http://${service.http}`, method, encode(method, cause.request));
+      const { correlationId: own, ...seen } = refused as Refused;
+      const { correlationId: _, ...expected } = await send('grpc', cause);
+      assert.deepEqual(seen, expected);
+      assert.match(own ?? '', /^[0-9a-f-]{36}$/);
+    }
+  });
+});
+
+describe('trouble in the database', () => {
+  const attempts = async () =>
+    Number((await admin.query('select last_value, is_called from attempts')).rows[0].last_value);
+  const MEANINGS: readonly [string, Reason, number][] = [
+    ['40001', 'CONTENTION', 3],
+    ['40P01', 'CONTENTION', 3],
+    ['55P03', 'CONTENTION', 1],
+    ['57014', 'DEADLINE', 1],
+    ['53300', 'DATABASE_UNAVAILABLE', 1],
+    ['22012', 'INTERNAL', 1],
+    ['P0001', 'INTERNAL', 1],
+    ['42P01', 'INTERNAL', 1],
+  ];
+  for (const [sqlstate, reason, tries] of MEANINGS) {
+    it(`${sqlstate} is ${reason} after ${tries} ${tries === 1 ? 'try' : 'tries'}, and its text stays inside`, async () => {
+      await admin.query(`select setval('attempts', 1)`);
+      const error = await users.createUser({ email: newEmail(), name: `sqlstate ${sqlstate}` }).then(
+        () => assert.fail('it was not refused'),
+        (thrown) => thrown as CallError,
+      );
+      assert.deepEqual([error.reason, error.metadata.outcome], [reason, 'not_applied']);
+      assert.doesNotMatch(JSON.stringify([error.message, error.metadata]), /secret|insides|select/);
+      assert.equal((await attempts()) - 1, tries);
+    });
+  }
+
+  it('that takes an answer away leaves the outcome unknown, and the next call is served', async () => {
+    const { projectId } = await newWorld(service);
+    const release = await lockProject(projectId);
+    const call = documents.appendVersion({ projectId, documentType: 'a', content: 'x' });
+    const expected = assert.rejects(call, { reason: 'DATABASE_UNAVAILABLE', metadata: { outcome: 'unknown' } });
+    const waiting = async () =>
+      (await admin.query(`select from pg_stat_activity where datname = $1 and wait_event_type = 'Lock'`, [db.name]))
+        .rowCount;
+    for (const end = Date.now() + 5000; (await waiting()) === 0; ) assert.ok(Date.now() < end);
+    proxy.cut();
+    await expected;
+    await release();
+    assert.equal((await projects.getProject({ id: projectId })).project?.id, projectId);
+  });
+});
+
+describe('a project of somebody else', () => {
+  for (const method of METHODS) {
+    if (inProject(method, {}, '') === null) continue;
+    it(`is answered by ${keyOf(method)} as one that does not exist`, async () => {
+      const world = await newWorld(service);
+      const { request } = (await EXAMPLES[keyOf(method)]?.(world)) ?? { request: {} };
+      const refusal = async (asked: Fields) => {
+        try {
+          await callOf(service, method)(asked, { actor: world.stranger, correlationId: CORRELATION });
+        } catch (error) {
+          const { code, message, reason, domain, metadata, fields, retryable, trailers } = error as CallError;
+          const details = trailers.get('grpc-status-details-bin').map(String);
+          return {
+            code,
+            message,
+            reason,
+            domain,
+            metadata,
+            fields,
+            retryable,
+            details,
+            keys: Object.keys(trailers.getMap()),
+          };
+        }
+        return assert.fail('it was not refused');
+      };
+      const foreign = await refusal(request);
+      assert.match(foreign.reason, /^(PROJECT_NOT_FOUND|SCOPE_REQUIRED)$/);
+      assert.deepEqual(foreign, await refusal(inProject(method, request, randomUUID()) as Fields));
+    });
+  }
+});

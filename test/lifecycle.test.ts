@@ -1,0 +1,132 @@
+import assert from 'node:assert/strict';
+import { after, describe, it } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { Client } from 'pg';
+import { latestVersion } from '../src/db/migrator.ts';
+import { bootstrap } from '../src/db/roles.ts';
+import { Health, HealthCheckResponse_ServingStatus as Serving } from '../src/gen/grpc/health/v1/health_pb.js';
+import { clientOf, openChannel } from './support/client.ts';
+import { type TestDatabase, testCluster, useTestDatabase } from './support/postgres.ts';
+import { clientsOn, newUser } from './support/service.ts';
+import { spawnService } from './support/spawned.ts';
+
+const environment = (db: TestDatabase) => ({ DATABASE_URL: db.appUrl, MIGRATION_DATABASE_URL: db.ownerUrl });
+
+const useClients = (address: string) => {
+  const channel = openChannel(address);
+  after(() => channel.close());
+  return { ...clientsOn(channel), health: clientOf(Health, channel) };
+};
+
+const useConnection = async (url: string): Promise<Client> => {
+  const client = new Client({ connectionString: url });
+  client.on('error', () => {});
+  await client.connect();
+  after(() => client.end());
+  return client;
+};
+
+/** Asks until the answer is yes, 10 s at most. */
+const until = async (what: string, ask: () => Promise<boolean>): Promise<void> => {
+  const end = Date.now() + 10_000;
+  while (!(await ask())) {
+    assert.ok(Date.now() < end, `waited in vain: ${what}`);
+    await sleep(20);
+  }
+};
+
+describe('two services that start at once on one empty database', async () => {
+  it('both serve, and each migration is applied once', async () => {
+    const db = await useTestDatabase({ empty: true });
+    const { adminUrl, passwords } = testCluster();
+    await bootstrap(adminUrl, { database: db.name, passwords });
+    const started = await Promise.all([spawnService(environment(db)), spawnService(environment(db))]);
+    for (const { grpc } of started) assert.ok(await newUser(useClients(grpc)));
+    const owner = await useConnection(db.ownerUrl);
+    const { rows } = await owner.query(
+      'select version, count(*)::int as times from jeex.schemaversion group by 1 order by 1',
+    );
+    const applied = rows.filter(({ version }) => Number(version) > 0);
+    assert.deepEqual(
+      applied.map(({ version, times }) => [Number(version), times]),
+      Array.from({ length: latestVersion() }, (_, i) => [i + 1, 1]),
+    );
+  });
+});
+
+describe('SIGTERM while calls are in flight', async () => {
+  it('turns health, finishes the calls in flight, refuses new ones, and ends with 0', async () => {
+    const db = await useTestDatabase();
+    const service = await spawnService(environment(db));
+    const { users, projects, health } = useClients(service.grpc);
+    const actor = await newUser({ users } as ReturnType<typeof clientsOn>);
+    const { project } = await projects.createProject({ name: 'P', language: 'en' }, { actor });
+    const id = project?.id ?? '';
+
+    const statuses: Serving[] = [];
+    const watching = (async () => {
+      for await (const { status } of health.watch({ service: 'readiness' })) statuses.push(status);
+    })().catch(() => {});
+    await until('the watch shows SERVING', async () => statuses.includes(Serving.SERVING));
+
+    const blocker = await useConnection(db.adminUrl);
+    await blocker.query('begin');
+    await blocker.query('select from jeex.projects where id = $1 for update', [id]);
+    const inFlight = projects.updateProject({ project: { id, name: 'Finished' } }, { actor });
+    await until('the call waits for the lock', async () => {
+      const { rows } = await blocker.query(
+        `select count(*)::int as n from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()`,
+      );
+      return rows[0].n > 0;
+    });
+
+    service.process.kill('SIGTERM');
+    await until('the watch shows NOT_SERVING', async () => statuses.includes(Serving.NOT_SERVING));
+    await assert.rejects(users.getUser({ id: actor }), { reason: 'SHUTTING_DOWN', code: 14, retryable: true });
+    const ready = await fetch(`http://${service.http}/readyz`);
+    assert.equal(ready.status, 503);
+    assert.equal((await health.check({ service: 'liveness' })).status, Serving.SERVING);
+
+    await blocker.query('commit');
+    assert.equal((await inFlight).project?.name, 'Finished');
+    assert.equal(await service.exited, 0);
+    await watching;
+  });
+});
+
+describe('an ephemeral service', () => {
+  it('says where it is in one line, and ends with its standard input', async () => {
+    const service = await spawnService({}, ['--ephemeral']);
+    assert.ok(await newUser(useClients(service.grpc)));
+    service.process.stdin?.end();
+    assert.equal(await service.exited, 0);
+  });
+});
+
+describe('a start that cannot be', () => {
+  const REFUSED: readonly (readonly [string, Readonly<Record<string, string>>, RegExp])[] = [
+    [
+      'an address that others reach, without authentication',
+      { GRPC_LISTEN: '0.0.0.0:0' },
+      /GRPC_LISTEN.*loopback.*authentication/s,
+    ],
+    ['several mistakes at once', { POOL_SIZE: 'many', LOG_LEVEL: 'loud' }, /POOL_SIZE(.|\n)*LOG_LEVEL/],
+    [
+      'a database that is not there',
+      {
+        DATABASE_URL: 'postgres://jeex_app:hidden-secret@127.0.0.1:1/jeex',
+        MIGRATION_DATABASE_URL: 'postgres://jeex_owner:hidden-secret@127.0.0.1:1/jeex',
+      },
+      /ECONNREFUSED/,
+    ],
+  ];
+  for (const [what, env, says] of REFUSED) {
+    it(`for ${what}, is refused with the reason and no secret`, async () => {
+      await assert.rejects(spawnService(env), (error: Error) => {
+        assert.match(error.message, says);
+        assert.doesNotMatch(error.message, /hidden-secret/);
+        return true;
+      });
+    });
+  }
+});

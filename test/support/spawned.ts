@@ -1,0 +1,44 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { createInterface } from 'node:readline';
+import { after } from 'node:test';
+import { fileURLToPath } from 'node:url';
+
+const ENTRY = fileURLToPath(new URL('../../src/jeex-persistence.js', import.meta.url));
+
+export interface Spawned {
+  readonly grpc: string;
+  readonly http: string;
+  readonly process: ChildProcess;
+  /** Resolves with the exit code. */
+  readonly exited: Promise<number | null>;
+  /** What it has logged so far. */
+  readonly log: () => string;
+}
+
+/** Runs the service in a process of its own, as an operator would, until it is ready. @throws Error with its log when it ends first */
+export const spawnService = async (
+  env: Readonly<Record<string, string>>,
+  args: readonly string[] = [],
+): Promise<Spawned> => {
+  const child = spawn(process.execPath, [ENTRY, 'serve', '--ready-json', ...args], {
+    env: { PATH: process.env.PATH, GRPC_LISTEN: '127.0.0.1:0', HTTP_LISTEN: '127.0.0.1:0', ...env },
+    stdio: ['pipe', 'pipe', 'pipe'],
+  });
+  let log = '';
+  child.stderr.on('data', (chunk) => {
+    log += chunk;
+  });
+  const exited = once(child, 'exit').then(([code]) => code as number | null);
+  after(async () => {
+    child.stdin.end();
+    await exited;
+  });
+  const ready = once(createInterface({ input: child.stdout }), 'line').then(([line]) => JSON.parse(line as string));
+  const failed = exited.then((code) => {
+    throw new Error(`the service ended with ${code} before it was ready:\n${log}`);
+  });
+  const { grpc, http } = (await Promise.race([ready, failed])) as { grpc: string; http: string };
+  failed.catch(() => {});
+  return { grpc, http, process: child, exited, log: () => log };
+};
