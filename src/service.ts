@@ -1,9 +1,12 @@
 import { readFileSync } from 'node:fs';
 import type { Config } from './config.ts';
-import { latestVersion } from './db/migrator.ts';
+import { changeHandlers } from './changes/rpc.ts';
+import { databaseHandlers } from './database/rpc.ts';
+import { latestVersion, migrationFiles } from './db/migrator.ts';
 import { createDatabase } from './db/pool.ts';
 import { documentHandlers } from './documents/rpc.ts';
 import { executionHandlers } from './executions/rpc.ts';
+import { exportHandlers } from './exports/rpc.ts';
 import { AgentExecutionService } from './gen/jeex/persistence/v1/agent_execution_service_pb.js';
 import { ChangeService } from './gen/jeex/persistence/v1/change_service_pb.js';
 import { DatabaseService } from './gen/jeex/persistence/v1/database_service_pb.js';

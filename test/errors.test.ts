@@ -10,6 +10,7 @@ import { encode, post, type Refused, refusedGrpc, refusedHttp, sendGrpc } from '
 import { grpcWeb } from './support/echo-wire.ts';
 import { EXAMPLES, newWorld } from './support/examples.ts';
 import { connectAs } from './support/executions.ts';
+import { lockProject, untilBlocked } from './support/locks.ts';
 import { callOf, type Fields, inProject, isRead, keyOf, METHODS, methodOf } from './support/methods.ts';
 import { useTestDatabase } from './support/postgres.ts';
 import { useProxy } from './support/proxy.ts';
@@ -68,14 +69,6 @@ const send = async (door: 'grpc' | 'http', cause: Cause): Promise<Refused> => {
   return refusedGrpc(await sendGrpc(channel, method, encode(method, cause.request), headers));
 };
 
-/** Holds a project's row on a connection of its own. */
-const lockProject = async (projectId: string) => {
-  const holder = await connectAs(db.adminUrl);
-  await holder.query('begin');
-  await holder.query('select from projects where id = $1 for update', [projectId]);
-  return () => holder.query('rollback');
-};
-
 const newEmail = () => `${randomUUID()}@example.org`;
 const newExport = async (ttl?: { nanos: number }) => {
   const { projectId } = await newWorld(service);
@@ -85,10 +78,10 @@ const newExport = async (ttl?: { nanos: number }) => {
 const drain = async (): Promise<Cause> => {
   const { projectId } = await newWorld(service);
   const via = await useService({ db });
-  const release = await lockProject(projectId);
+  const release = await lockProject(db, projectId);
   const inFlight = via.projects.updateProject({ project: { id: projectId, name: 'In flight' } });
   // The call in flight keeps the service from closing; stopping begins at once.
-  await via.database.getServerInfo();
+  await untilBlocked(admin, 1);
   const stopped = via.stop();
   const undo = async () => {
     await release();
@@ -212,24 +205,22 @@ const CAUSES: Readonly<Partial<Record<Reason, () => Promise<Cause>>>> = {
   ACTOR_UNKNOWN: async () => ({ rpc: 'ProjectService/ListProjects', request: {}, actor: randomUUID() }),
   CONTENTION: async () => {
     const { projectId } = await newWorld(service);
-    const undo = await lockProject(projectId);
+    const undo = await lockProject(db, projectId);
     return { rpc: 'DocumentService/AppendVersion', request: { projectId, documentType: 'a', content: 'x' }, undo };
   },
   DATABASE_UNAVAILABLE: async () => {
     const { projectId } = await newWorld(service);
     proxy.down = true;
+    // What the pool had idle is found broken by this call at the latest; from here on nothing can be sent.
+    await projects.getProject({ id: projectId }).catch(() => {});
     const undo = async () => {
       proxy.down = false;
     };
     return { rpc: 'DocumentService/AppendVersion', request: { projectId, documentType: 'a', content: 'x' }, undo };
   },
   SHUTTING_DOWN: drain,
-  DEADLINE: async () => {
-    const { projectId } = await newWorld(service);
-    const undo = await lockProject(projectId);
-    const request = { projectId, documentType: 'a', content: 'x' };
-    return { rpc: 'DocumentService/AppendVersion', request, deadlineMs: LOCK_TIMEOUT_MS / 2, undo };
-  },
+  // The transport of gRPC answers a deadline of the client by itself; PostgreSQL's own limit comes through both doors.
+  DEADLINE: async () => ({ rpc: 'UserService/CreateUser', request: { email: newEmail(), name: 'sqlstate 57014' } }),
   INTERNAL: async () => ({ rpc: 'UserService/CreateUser', request: { email: newEmail(), name: 'sqlstate XX000' } }),
 };
 
@@ -275,7 +266,7 @@ describe('every reason of the contract is answered the same through both doors',
       const { refused } = await grpcWeb(`http://${service.http}`, method, encode(method, cause.request));
       const { correlationId: own, ...seen } = refused as Refused;
       const { correlationId: _, ...expected } = await send('grpc', cause);
-      assert.deepEqual(seen, expected);
+      assert.deepEqual({ ...seen, message: decodeURIComponent(seen.message) }, expected);
       assert.match(own ?? '', /^[0-9a-f-]{36}$/);
     }
   });
@@ -309,17 +300,32 @@ describe('trouble in the database', () => {
 
   it('that takes an answer away leaves the outcome unknown, and the next call is served', async () => {
     const { projectId } = await newWorld(service);
-    const release = await lockProject(projectId);
+    const release = await lockProject(db, projectId);
     const call = documents.appendVersion({ projectId, documentType: 'a', content: 'x' });
     const expected = assert.rejects(call, { reason: 'DATABASE_UNAVAILABLE', metadata: { outcome: 'unknown' } });
-    const waiting = async () =>
-      (await admin.query(`select from pg_stat_activity where datname = $1 and wait_event_type = 'Lock'`, [db.name]))
-        .rowCount;
-    for (const end = Date.now() + 5000; (await waiting()) === 0; ) assert.ok(Date.now() < end);
+    await untilBlocked(admin, 1);
     proxy.cut();
     await expected;
     await release();
     assert.equal((await projects.getProject({ id: projectId })).project?.id, projectId);
+  });
+});
+
+describe('a deadline of the client', () => {
+  it('cancels the statement in PostgreSQL, and says that nothing took effect', async () => {
+    const { projectId } = await newWorld(service);
+    const release = await lockProject(db, projectId);
+    const request = { projectId, documentType: 'a', content: 'x' };
+    const cause = { rpc: 'DocumentService/AppendVersion', request, deadlineMs: LOCK_TIMEOUT_MS / 2 };
+    const overHttp = await send('http', cause);
+    assert.deepEqual([overHttp.code, overHttp.reason], [Code.DEADLINE_EXCEEDED, 'DEADLINE']);
+    assert.deepEqual([overHttp.metadata, overHttp.retry], [{ outcome: 'not_applied' }, false]);
+    await untilBlocked(admin, 0);
+    assert.equal((await send('grpc', cause)).code, Code.DEADLINE_EXCEEDED);
+    await untilBlocked(admin, 0);
+    await release();
+    const { usage } = await projects.getProjectUsage({ projectId });
+    assert.equal(usage?.versions, 0n);
   });
 });
 

@@ -1,4 +1,5 @@
-import { readdirSync } from 'node:fs';
+import { createHash } from 'node:crypto';
+import { readdirSync, readFileSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { Client } from 'pg';
@@ -81,6 +82,25 @@ export async function status(url: string, options: MigratorOptions = {}): Promis
 /** The newest migration this release has: the schema it needs. */
 export const latestVersion = (): number =>
   Math.max(0, ...readdirSync(MIGRATIONS).map((file) => Number(/^(\d+)\.do\./.exec(file)?.[1] ?? 0)));
+
+/** A migration as this release has it. */
+export interface MigrationFile {
+  readonly version: number;
+  readonly name: string;
+  /** As the database keeps it of what was applied: MD5 of the script with line feeds. */
+  readonly checksum: string;
+}
+
+/** The migrations this release has, in order. */
+export const migrationFiles = (): MigrationFile[] =>
+  readdirSync(MIGRATIONS)
+    .sort()
+    .flatMap((file) => {
+      const [, version, name = ''] = /^(\d+)\.do\.(.+)\.sql$/.exec(file) ?? [];
+      if (version === undefined) return [];
+      const script = readFileSync(resolve(MIGRATIONS, file), 'utf8').replace(/\r\n?/g, '\n');
+      return [{ version: Number(version), name, checksum: createHash('md5').update(script).digest('hex') }];
+    });
 
 /**
  * Undoes the migrations above `to`, newest first. Data in what they made is lost.

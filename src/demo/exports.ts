@@ -11,7 +11,7 @@ export const exportAll = async (cast: Cast, alone: boolean): Promise<void> => {
   story.chapter('5. An export');
   const { export: made } = await owner.exports.createExport({ projectId });
   if (!made) throw new Error('CreateExport answered no export');
-  story.say(`export       ${made.id}  as of revision ${made.projectRevision}`);
+  story.say(`export         ${made.id}, as of revision ${made.projectRevision}`);
   await owner.documents.restoreVersion({
     projectId,
     documentType: 'plan',
@@ -43,7 +43,9 @@ const stream = async ({ story, owner, projectId }: Cast, made: Export): Promise<
   const promised = (made.manifest?.entries ?? []).map(
     (entry) => `${entry.documentType} ${entry.version} ${entry.contentSha256} ${entry.sizeBytes}`,
   );
-  for (const line of promised) story.say(`  ${line} bytes`);
+  for (const { documentType, version, contentSha256 } of made.manifest?.entries ?? []) {
+    story.say(`${documentType.padEnd(14)} ${version}  sha256 ${contentSha256}`);
+  }
   story.same('the streamed documents have the hashes and sizes of the manifest', streamed, promised);
   story.holds(
     'the snapshot shows plan 3, although plan 4 was written before the stream',

@@ -43,7 +43,7 @@ const feed = async ({ story, owner, projectId }: Cast): Promise<void> => {
   const forged = changes.with(4, { ...(changes[4] as Change), actorId: '' });
   story.same('with one author taken out, the chain breaks at that change', firstBrokenLink(forged), 5n);
   const shortened = changes.toSpliced(6, 1);
-  story.same('with one change left out, at the next', firstBrokenLink(shortened), 8n);
+  story.same('with one change left out, at the one after it', firstBrokenLink(shortened), 8n);
 
   const watched: Change[] = [];
   for await (const { event } of owner.changes.watchProject({ projectId, afterRevision: 0n })) {

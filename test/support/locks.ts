@@ -1,16 +1,29 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Client } from 'pg';
+import { connectAs } from './executions.ts';
+import type { TestDatabase } from './postgres.ts';
 
-/** Waits until this many backends of the database wait for a lock; fails after 5 s. */
-const untilBlocked = async (client: Client, many: number): Promise<void> => {
+/**
+ * Waits until this many backends (at least; with 0: none) of the database wait for a lock; fails after 5 s.
+ * @param admin a superuser's connection: nobody else sees what others wait for
+ */
+export const untilBlocked = async (admin: Client, many: number): Promise<void> => {
   for (const end = Date.now() + 5000; Date.now() < end; await sleep(2)) {
-    const { rows } = await client.query(
+    const { rows } = await admin.query(
       `select count(*)::int as n from pg_stat_activity
        where datname = current_database() and wait_event_type = 'Lock'`,
     );
-    if (rows[0].n >= many) return;
+    if (many === 0 ? rows[0].n === 0 : rows[0].n >= many) return;
   }
-  throw new Error(`${many} calls should have met at a lock`);
+  throw new Error(`${many} calls should have waited for a lock`);
+};
+
+/** Holds a project's row on a connection of its own, until the answer is called. */
+export const lockProject = async (db: TestDatabase, projectId: string): Promise<() => Promise<unknown>> => {
+  const holder = await connectAs(db.adminUrl);
+  await holder.query('begin');
+  await holder.query('select from projects where id = $1 for update', [projectId]);
+  return () => holder.query('rollback');
 };
 
 /**
@@ -35,16 +48,5 @@ export const meeting = async <T>(
   } catch (error) {
     await admin.query('rollback');
     throw error;
-  }
-};
-
-/** Runs work while another connection holds a project's row. */
-export const whileLocked = async <T>(admin: Client, projectId: string, work: () => Promise<T>): Promise<T> => {
-  await admin.query('begin');
-  try {
-    await admin.query('select from jeex.projects where id = $1 for update', [projectId]);
-    return await work();
-  } finally {
-    await admin.query('rollback');
   }
 };

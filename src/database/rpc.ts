@@ -1,0 +1,109 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { type DatabaseService, DatabaseStatus } from '../gen/jeex/persistence/v1/database_service_pb.js';
+import { Refusal } from '../refusal.ts';
+import type { Call } from '../rpc/call.ts';
+import type { Context } from '../rpc/context.ts';
+import { oneOr, timestamp } from '../rpc/convert.ts';
+import type { ServiceHandlers } from '../rpc/handlers.ts';
+import { MAX_MESSAGE_BYTES, MAX_PAGE_BYTES } from '../rpc/limits.ts';
+import { MAX_STRUCT_BYTES, MAX_STRUCT_DEPTH } from '../rpc/text.ts';
+import { compareMigrations, type MigrationFile } from './database.ts';
+import { type DatabaseHealth, measureHealth } from './health.ts';
+import * as statements from './sql.ts';
+
+/** What this service is, as who started it knows. */
+export interface About {
+  readonly serviceVersion: string;
+  /** Names of what is switched on. */
+  readonly features: readonly string[];
+  /** Connections of the pool, at most. */
+  readonly poolSize: number;
+  /** Whether the service takes calls: looked at by WatchHealth, which then asks the database itself. */
+  readonly health: { readonly ready: boolean };
+  readonly migrations: readonly MigrationFile[];
+}
+
+/** The limits of the contract that a caller may run into, by name. */
+const LIMITS: Readonly<Record<string, bigint>> = {
+  message_bytes: BigInt(MAX_MESSAGE_BYTES),
+  page_bytes: BigInt(MAX_PAGE_BYTES),
+  page_size: 1000n,
+  struct_bytes: BigInt(MAX_STRUCT_BYTES),
+  struct_depth: BigInt(MAX_STRUCT_DEPTH),
+  content_bytes: 3_145_728n,
+  payload_bytes: 1_048_576n,
+  batch_append_versions: 100n,
+  batch_get_versions: 100n,
+  batch_get_users: 1000n,
+  batch_create_executions: 1000n,
+  watch_cursors: 1000n,
+  export_documents: 20_000n,
+  export_ttl_seconds: 2_592_000n,
+  lease_seconds: 3600n,
+  project_members: 1000n,
+  request_id_seconds: 86_400n,
+};
+
+/** How often a WatchHealth stream looks for a change, in milliseconds. */
+const WATCH_MS = 500;
+
+const unanswered = (): Refusal => new Refusal('INTERNAL', 'the database gave no row');
+
+/** What WatchHealth tells the changes by. */
+const mark = ({ status, alerts }: DatabaseHealth): string =>
+  JSON.stringify([status, alerts?.map(({ name }) => name) ?? []]);
+
+/** The health at once, then each time it is another. Asks the database again only while something looks wrong. */
+async function* watchHealth({ db }: Context, { poolSize, health }: About, { actor, signal }: Call) {
+  let last = await measureHealth(db, poolSize, actor, signal);
+  yield { health: last };
+  for (;;) {
+    await sleep(WATCH_MS, undefined, { signal }).catch(() => signal.throwIfAborted());
+    if (health.ready && last.status === DatabaseStatus.HEALTHY) continue;
+    const now = await measureHealth(db, poolSize, null, signal);
+    if (mark(now) === mark(last)) continue;
+    last = now;
+    yield { health: now };
+  }
+}
+
+export const databaseHandlers = (context: Context, about: About): ServiceHandlers<typeof DatabaseService> => {
+  const { db, pager } = context;
+  return {
+    getServerInfo: async (_request, call) => {
+      const rows = await db.run(statements.schemaVersion, { actor: call.actor }, call.signal);
+      const { version } = oneOr(rows, unanswered);
+      const { serviceVersion, features } = about;
+      return { info: { serviceVersion, schemaVersion: version, features: [...features], limits: LIMITS } };
+    },
+
+    getDatabaseHealth: async (_request, call) => ({
+      health: await measureHealth(db, about.poolSize, call.actor, call.signal),
+    }),
+
+    // The service keeps no statistics of statements, and PostgreSQL none without its extension: nothing is known to be slow.
+    listSlowQueries: async (request, call) => {
+      pager.read(call.method, request, request.pageToken);
+      await db.run(statements.admit, { actor: call.actor }, call.signal);
+      return { queries: [] };
+    },
+
+    getMigrationStatus: async (_request, call) => {
+      const rows = await db.run(statements.migrations, { actor: call.actor }, call.signal);
+      const applied = rows.filter((row) => row.version !== null);
+      const { pending, mismatches } = compareMigrations(about.migrations, applied);
+      return {
+        applied: applied.map(({ time, ...migration }) => ({ ...migration, applyTime: timestamp(time) })),
+        pending,
+        checksumMismatches: mismatches.map((found) => ({
+          version: found.version,
+          name: found.name,
+          appliedChecksum: found.applied,
+          fileChecksum: found.file ?? '',
+        })),
+      };
+    },
+
+    watchHealth: (_request, call) => watchHealth(context, about, call),
+  };
+};
