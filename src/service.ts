@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
-import type { Config } from './config.ts';
 import { changeHandlers } from './changes/rpc.ts';
-import { databaseHandlers } from './database/rpc.ts';
+import type { Config } from './config.ts';
+import { type About, databaseHandlers } from './database/rpc.ts';
 import { latestVersion, migrationFiles } from './db/migrator.ts';
 import { createDatabase } from './db/pool.ts';
 import { documentHandlers } from './documents/rpc.ts';
@@ -59,11 +59,14 @@ export const SERVICES = [
   DatabaseService,
 ] as const;
 
-const implementations = (context: Context): Implementation[] => [
+const implementations = (context: Context, about: About): Implementation[] => [
   implement(UserService, userHandlers(context)),
   implement(ProjectService, projectHandlers(context)),
   implement(DocumentService, documentHandlers(context)),
   implement(AgentExecutionService, executionHandlers(context)),
+  implement(ExportService, exportHandlers(context)),
+  implement(ChangeService, changeHandlers(context)),
+  implement(DatabaseService, databaseHandlers(context, about)),
 ];
 
 /**
@@ -76,8 +79,13 @@ export const startService = async ({ config, databaseUrl, pageTokenSecret, log }
   opened.defer(() => db.end());
 
   const context: Context = { db, pager: createPager(pageTokenSecret) };
-  const services = implementations(context);
-  const health = createHealth(services.map(({ service }) => service.typeName));
+  const health = createHealth(SERVICES.map(({ typeName }) => typeName));
+  const services = implementations(context, {
+    serviceVersion: VERSION,
+    poolSize: config.poolSize,
+    health,
+    migrations: migrationFiles(),
+  });
   const readiness = await watchReadiness({ url: databaseUrl, requiredVersion: latestVersion(), health, log });
   opened.defer(() => readiness.stop());
   const sweeper = startSweeper({ db, log });

@@ -3,6 +3,7 @@ import { type Database, first } from './db/pool.ts';
 import { indexHeads } from './documents/sql.ts';
 import { forgetReplies, purgeDue, sweep } from './executions/sql.ts';
 import type { Logger } from './log.ts';
+import { bounded } from './rpc/time.ts';
 
 /** How often each chore looks for work, in milliseconds: half of the 10 s within which a lost lease is noticed. */
 const INTERVAL_MS = 5_000;
@@ -10,6 +11,9 @@ const INTERVAL_MS = 5_000;
 const BATCH = 200;
 /** Heads that one statement indexes: a large one takes tens of milliseconds. */
 const HEADS = 20;
+
+/** How long one statement may take with its wait for a connection, in milliseconds: more than PostgreSQL gives it. */
+const PATIENCE_MS = 30_000;
 
 interface SweeperOptions {
   readonly db: Database;
@@ -57,7 +61,9 @@ export const startSweeper = (options: SweeperOptions): Sweeper => {
 const repeat = async (name: string, chore: Chore, options: SweeperOptions, signal: AbortSignal): Promise<void> => {
   while (!signal.aborted) {
     try {
-      if ((await chore(options, signal)) > 0) continue;
+      // Whoever waits in the pool's queue hears of no signal, so the wait itself ends.
+      const patience = AbortSignal.any([signal, AbortSignal.timeout(PATIENCE_MS)]);
+      if ((await bounded(chore(options, patience), patience)) > 0) continue;
     } catch (err) {
       if (!signal.aborted) options.log.error({ err, chore: name }, 'a chore of the sweeper failed');
     }

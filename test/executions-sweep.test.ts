@@ -75,9 +75,9 @@ describe('a sweeper', () => {
   it('gives an export back whose worker has gone', async (t) => {
     const { projectId } = await newProject(service);
     await owner.query(
-      `insert into exports (project_id, status, manifest, caller, correlation_id, expire_time, lease_token,
+      `insert into exports (project_id, status, manifest, manifest_entries, caller, correlation_id, expire_time, lease_token,
          lease_expire_time, project_revision, created_revision)
-       values ($1, 'PROCESSING', '[]', 'test', gen_random_uuid(), now() + interval '1 hour', gen_random_uuid(), now(), 1, 1)`,
+       values ($1, 'PROCESSING', '[]', 0, 'test', gen_random_uuid(), now() + interval '1 hour', gen_random_uuid(), now(), 1, 1)`,
       [projectId],
     );
     await sweep(t);
@@ -148,9 +148,11 @@ describe('a sweeper', () => {
     const failing = createLog('error', { write: (line: string) => void lines.push(line) });
     const db = await createDatabase({ url: service.db.appUrl.replace(/\/[^/]+$/, '/nowhere'), size: 1 });
     const sweeper = startSweeper({ db, log: failing, intervalMs: 10 });
-    t.after(() => db.end());
+    t.after(async () => {
+      await sweeper.stop();
+      await db.end();
+    });
     await until(async () => lines.length > 8);
-    await sweeper.stop();
     assert.match(lines[0] ?? '', /a chore of the sweeper failed/);
   });
 });

@@ -1,18 +1,20 @@
-import type { MessageInitShape } from '@bufbuild/protobuf';
+import { create } from '@bufbuild/protobuf';
 import { timestampNow } from '@bufbuild/protobuf/wkt';
 import { type Database, first } from '../db/pool.ts';
-import { type DatabaseHealthSchema, DatabaseStatus } from '../gen/jeex/persistence/v1/database_service_pb.js';
+import {
+  type DatabaseHealth,
+  DatabaseHealthSchema,
+  DatabaseStatus,
+} from '../gen/jeex/persistence/v1/database_service_pb.js';
 import { Refusal } from '../refusal.ts';
 import { duration, optionalTimestamp } from '../rpc/convert.ts';
 import { hitRatio } from './database.ts';
 import { type HealthRow, health } from './sql.ts';
 
-export type DatabaseHealth = MessageInitShape<typeof DatabaseHealthSchema>;
-
 /** How long the database has to answer before it counts as one that does not, in milliseconds. */
 const TIMEOUT_MS = 2_000;
 
-const measured = (row: HealthRow, latencyMs: number): DatabaseHealth => ({
+const measured = (row: HealthRow, latencyMs: number) => ({
   status: DatabaseStatus.HEALTHY,
   latency: duration(BigInt(Math.round(latencyMs * 1000))),
   postgresVersion: row.postgres_version,
@@ -45,7 +47,7 @@ export const measureHealth = async (
   signal: AbortSignal,
 ): Promise<DatabaseHealth> => {
   const pool = db.state();
-  const about: DatabaseHealth = {
+  const about = {
     checkTime: timestampNow(),
     servicePool: {
       acquired: BigInt(pool.acquired),
@@ -58,11 +60,11 @@ export const measureHealth = async (
   try {
     const rows = await db.run(health, { actor }, AbortSignal.any([signal, AbortSignal.timeout(TIMEOUT_MS)]));
     const row = first(rows);
-    return row ? { ...about, ...measured(row, performance.now() - began) } : about;
+    return create(DatabaseHealthSchema, { ...about, ...(row && measured(row, performance.now() - began)) });
   } catch (error) {
     signal.throwIfAborted();
     if (error instanceof Refusal && (error.reason === 'DATABASE_UNAVAILABLE' || error.reason === 'DEADLINE')) {
-      return { ...about, status: DatabaseStatus.UNAVAILABLE };
+      return create(DatabaseHealthSchema, { ...about, status: DatabaseStatus.UNAVAILABLE });
     }
     throw error;
   }

@@ -1,5 +1,9 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { type DatabaseService, DatabaseStatus } from '../gen/jeex/persistence/v1/database_service_pb.js';
+import {
+  type DatabaseHealth,
+  type DatabaseService,
+  DatabaseStatus,
+} from '../gen/jeex/persistence/v1/database_service_pb.js';
 import { Refusal } from '../refusal.ts';
 import type { Call } from '../rpc/call.ts';
 import type { Context } from '../rpc/context.ts';
@@ -8,20 +12,21 @@ import type { ServiceHandlers } from '../rpc/handlers.ts';
 import { MAX_MESSAGE_BYTES, MAX_PAGE_BYTES } from '../rpc/limits.ts';
 import { MAX_STRUCT_BYTES, MAX_STRUCT_DEPTH } from '../rpc/text.ts';
 import { compareMigrations, type MigrationFile } from './database.ts';
-import { type DatabaseHealth, measureHealth } from './health.ts';
+import { measureHealth } from './health.ts';
 import * as statements from './sql.ts';
 
 /** What this service is, as who started it knows. */
 export interface About {
   readonly serviceVersion: string;
-  /** Names of what is switched on. */
-  readonly features: readonly string[];
   /** Connections of the pool, at most. */
   readonly poolSize: number;
   /** Whether the service takes calls: looked at by WatchHealth, which then asks the database itself. */
   readonly health: { readonly ready: boolean };
   readonly migrations: readonly MigrationFile[];
 }
+
+/** What is switched on. */
+const FEATURES = ['connect', 'full-text-search', 'grpc-web', 'health', 'reflection', 'watch'];
 
 /** The limits of the contract that a caller may run into, by name. */
 const LIMITS: Readonly<Record<string, bigint>> = {
@@ -50,8 +55,7 @@ const WATCH_MS = 500;
 const unanswered = (): Refusal => new Refusal('INTERNAL', 'the database gave no row');
 
 /** What WatchHealth tells the changes by. */
-const mark = ({ status, alerts }: DatabaseHealth): string =>
-  JSON.stringify([status, alerts?.map(({ name }) => name) ?? []]);
+const mark = ({ status, alerts }: DatabaseHealth): string => JSON.stringify([status, alerts.map(({ name }) => name)]);
 
 /** The health at once, then each time it is another. Asks the database again only while something looks wrong. */
 async function* watchHealth({ db }: Context, { poolSize, health }: About, { actor, signal }: Call) {
@@ -73,8 +77,14 @@ export const databaseHandlers = (context: Context, about: About): ServiceHandler
     getServerInfo: async (_request, call) => {
       const rows = await db.run(statements.schemaVersion, { actor: call.actor }, call.signal);
       const { version } = oneOr(rows, unanswered);
-      const { serviceVersion, features } = about;
-      return { info: { serviceVersion, schemaVersion: version, features: [...features], limits: LIMITS } };
+      return {
+        info: {
+          serviceVersion: about.serviceVersion,
+          schemaVersion: version,
+          features: FEATURES,
+          limits: LIMITS,
+        },
+      };
     },
 
     getDatabaseHealth: async (_request, call) => ({

@@ -3,7 +3,7 @@ import { field as rulesOf } from '@bufbuild/protovalidate/gen/buf/validate/valid
 import { type Reason, Refusal } from '../refusal.ts';
 
 /** The deepest a Struct nests, its outermost object being the first level. */
-const MAX_STRUCT_DEPTH = 20;
+export const MAX_STRUCT_DEPTH = 20;
 /** The largest a Struct is, in bytes of its JSON text in UTF-8. */
 export const MAX_STRUCT_BYTES = 16 * 1024;
 
