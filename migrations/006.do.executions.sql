@@ -406,7 +406,7 @@ end $$;
 -- in a project that was left for later. Crosses projects, so it runs as jeex_system; one project a call, so that no
 -- writer waits for the others' projects.
 create function sweep(most integer, out swept integer, out failure text)
-language plpgsql security definer set search_path = jeex, pg_temp as $$
+language plpgsql security definer set search_path = jeex, pg_temp set lock_timeout = '500ms' as $$
 declare
   due uuid;
 begin

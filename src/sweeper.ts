@@ -32,7 +32,7 @@ type Chore = (options: SweeperOptions, signal: AbortSignal) => Promise<number>;
 const CHORES: Readonly<Record<string, Chore>> = {
   'end what is due': async ({ db, log }, signal) => {
     const row = first(await db.run(sweep, { most: BATCH }, signal));
-    if (row?.failure) log.error({ reason: row.failure }, 'a project could not be swept');
+    if (row?.failure) log.warn({ reason: row.failure }, 'a project was left for the next sweep');
     return row?.done ?? 0;
   },
   'index heads': async ({ db }, signal) => first(await db.run(indexHeads, { most: HEADS }, signal))?.indexed ?? 0,
