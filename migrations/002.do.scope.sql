@@ -59,8 +59,10 @@ return sha256(previous || convert_to(concat_ws(e'\n', c.project_id, c.revision, 
   (extract(epoch from c.create_time) * 1000000)::bigint), 'UTF8'));
 
 -- Records changes of the entered project, in the order of the arrays, and raises its revision by one for each. The caller
--- holds the project's row lock. Returns the first of the new revisions. `correlations` may be null: the call's own.
-create function record_changes(c call, project uuid, kinds text[], resources uuid[], document_types text[], versions integer[])
+-- holds the project's row lock. Returns the first of the new revisions. What the
+-- changes add to the project's usage is counted in the same update.
+create function record_changes(c call, project uuid, kinds text[], resources uuid[], document_types text[], versions integer[],
+                               more_documents bigint default 0, more_versions bigint default 0, more_bytes bigint default 0)
 returns bigint language plpgsql as $$
 declare
   head record;
@@ -84,7 +86,9 @@ begin
     links := links || link;
   end loop;
   insert into changes select l.* from unnest(links) as l;
-  update projects set revision = link.revision, chain = link.chain where id = project;
+  update projects p set revision = link.revision, chain = link.chain, documents = p.documents + more_documents,
+    versions = p.versions + more_versions, content_bytes = p.content_bytes + more_bytes
+  where p.id = project;
   return head.revision + 1;
 end $$;
 

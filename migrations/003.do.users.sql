@@ -124,7 +124,8 @@ begin
   if verdict <> 'OK' then
     return;
   end if;
-  update users u set last_login_time = clock_timestamp() where u.id = target returning * into result;
+  update users u set last_login_time = clock_timestamp(), row_version = u.row_version + 1
+  where u.id = target returning * into result;
   perform keep_reply(c, null, target, to_jsonb(result));
 end $$;
 

@@ -104,10 +104,9 @@ begin
     new_documents := new_documents + (v.version = 1)::int;
     results := results || v;
   end loop;
-  update projects p set documents = p.documents + new_documents, versions = p.versions + cardinality(document_types),
-    content_bytes = p.content_bytes + stored_bytes where p.id = project;
   perform record_changes(c, project, array_fill('VERSION_APPENDED'::text, array[cardinality(document_types)]),
-    array(select r.id from unnest(results) as r), document_types, array(select r.version from unnest(results) as r));
+    array(select r.id from unnest(results) as r), document_types, array(select r.version from unnest(results) as r),
+    new_documents, cardinality(document_types), stored_bytes);
 end $$;
 
 -- AppendVersion and BatchAppendVersions.
@@ -181,9 +180,8 @@ begin
   result.execution_id := null;
   select p.revision + 1 into result.project_revision from projects p where p.id = project;
   result := add_version(c, result);
-  update projects p set versions = p.versions + 1 where p.id = project;
   perform record_changes(c, project, array['VERSION_APPENDED'], array[result.id], array[result.document_type],
-    array[result.version]);
+    array[result.version], more_versions => 1);
   perform keep_reply(c, project, null, to_jsonb(result));
 end $$;
 

@@ -1,13 +1,16 @@
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
 import { describe, it } from 'node:test';
+import type { DescMethod } from '@bufbuild/protobuf';
 import { Role, Visibility } from '../src/gen/jeex/persistence/v1/project_service_pb.js';
+import type { CallError } from './support/client.ts';
 import { EXAMPLES, newWorld } from './support/examples.ts';
-import { callOf, isRead, keyOf, outcomeOf, PROJECT_METHODS } from './support/methods.ts';
+import { callOf, type Fields, inProject, isRead, keyOf, outcomeOf, PROJECT_METHODS } from './support/methods.ts';
 import { useService } from './support/service.ts';
 
 const service = await useService();
 const { projects } = service;
+const CORRELATION = '0190f3a1-7b8c-7d2e-8f3a-000000000001';
 
 const exampleOf = async (key: string, world: Awaited<ReturnType<typeof newWorld>>) => {
   const make = EXAMPLES[key];
@@ -197,4 +200,31 @@ describe('a deleted project', () => {
     }
     assert.deepEqual(seen, expected);
   });
+});
+
+describe('a project of somebody else', () => {
+  /** What a client sees of a refusal, with the id that was asked for taken out. */
+  const refusal = async (method: DescMethod, request: Fields, actor: string, asked: string) => {
+    try {
+      await callOf(service, method)(request, { actor, correlationId: CORRELATION });
+    } catch (error) {
+      const { trailers, ...seen } = error as CallError;
+      const details = trailers.get('grpc-status-details-bin').map(String);
+      return JSON.stringify({ ...seen, details, names: Object.keys(trailers.getMap()) }).replaceAll(asked, 'ID');
+    }
+    return assert.fail('it was not refused');
+  };
+
+  for (const method of PROJECT_METHODS) {
+    const key = keyOf(method);
+    it(`is answered by ${key} as one that does not exist`, async () => {
+      const world = await newWorld(service);
+      const { request } = await exampleOf(key, world);
+      const nothing = randomUUID();
+      const foreign = await refusal(method, request, world.stranger, world.projectId);
+      assert.match(foreign, /"reason":"(PROJECT_NOT_FOUND|SCOPE_REQUIRED)"/);
+      const other = inProject(method, request, nothing) ?? {};
+      assert.equal(foreign, await refusal(method, other, world.stranger, nothing));
+    });
+  }
 });

@@ -141,6 +141,7 @@ describe('appending a version', () => {
   it('belongs to an execution of its own project, or is refused', async () => {
     const [one, other] = [await newProject(service), await newProject(service)];
     const created = await service.executions.createExecution({ projectId: other.projectId, agentType: 'writer' });
+    await service.executions.createExecution({ projectId: one.projectId, agentType: 'writer' });
     for (const executionId of [randomUUID(), created.execution?.id]) {
       await assert.rejects(
         documents.appendVersion({ projectId: one.projectId, documentType: 'idea', content: 'x', executionId }),

@@ -81,9 +81,11 @@ describe('one request id', () => {
     const id = created.execution?.id ?? '';
     const claimed = await same((requestId) => executions.claimExecution({ agentTypes: [agentType], requestId }));
     assert.deepEqual([claimed.execution?.id, claimed.execution?.input?.data], [id, input.data]);
-    const none = await same((requestId) => executions.claimExecution({ agentTypes: [agentType], requestId }));
+    const nothing = { agentTypes: [agentType], requestId: randomUUID() };
+    const none = await same(() => executions.claimExecution(nothing));
     assert.deepEqual([none.execution, none.leaseToken], [undefined, '']);
     const second = (await pending()).execution?.id ?? '';
+    assert.deepEqual(await executions.claimExecution(nothing), none);
     const begun = await same((requestId) => executions.startExecution({ projectId, id: second, requestId }, options));
     assert.deepEqual(begun.execution?.input?.data, input.data);
     const held = { projectId, id: second, leaseToken: begun.leaseToken };

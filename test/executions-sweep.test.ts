@@ -5,7 +5,7 @@ import { createDatabase } from '../src/db/pool.ts';
 import { ExecutionStatus } from '../src/gen/jeex/persistence/v1/agent_execution_service_pb.js';
 import { createLog } from '../src/log.ts';
 import { startSweeper } from '../src/sweeper.ts';
-import { newAgent, startRun, useOwner } from './support/executions.ts';
+import { changeKinds, newAgent, startRun, useOwner } from './support/executions.ts';
 import { newProject, useService } from './support/service.ts';
 
 const service = await useService();
@@ -109,20 +109,24 @@ describe('a sweeper', () => {
     await projects.undeleteProject({ id: later.projectId });
   });
 
-  it('goes on to the next project when one is held by somebody', async (t) => {
-    const held = await newProject(service);
-    const free = await newProject(service);
-    const runs = [await startRun(service, held.projectId), await startRun(service, free.projectId)];
-    await owner.query('begin');
-    await owner.query('select from projects where id = $1 for update', [held.projectId]);
-    const other = await useOwner(service.db);
-    await other.query('update agent_executions set lease_expire_time = now() where id = any ($1)', [
-      runs.map(({ id }) => id),
-    ]);
-    await sweep(t);
-    await inStatus(free.projectId, runs[1]?.id ?? '', ExecutionStatus.TIMED_OUT);
-    await owner.query('rollback');
-    await inStatus(held.projectId, runs[0]?.id ?? '', ExecutionStatus.TIMED_OUT);
+  it('goes on to the next project when one is held by somebody, and comes back to it', async (t) => {
+    const alone = await useService();
+    const [held, free] = [await newProject(alone), await newProject(alone)];
+    await startRun(alone, held.projectId);
+    await startRun(alone, free.projectId);
+    // Its own sweeper would be at the other project meanwhile.
+    await alone.stop();
+    const [holder, observer] = [await useOwner(alone.db), await useOwner(alone.db)];
+    await observer.query('update agent_executions set lease_expire_time = now()');
+    await holder.query('begin');
+    await holder.query('select from projects where id = $1 for update', [held.projectId]);
+    const timedOut = (projectId: string) =>
+      until(async () => (await changeKinds(observer, projectId)).at(-1) === 'EXECUTION_TIMED_OUT');
+    await sweep(t, alone.db.appUrl);
+    await timedOut(free.projectId);
+    assert.equal((await changeKinds(observer, held.projectId)).at(-1), 'EXECUTION_CREATED');
+    await holder.query('rollback');
+    await timedOut(held.projectId);
   });
 
   it('shares 300 lost leases in 30 projects with others, each ended once', async (t) => {
@@ -158,8 +162,8 @@ describe('a sweeper', () => {
 });
 
 /** Runs a quick sweeper for the length of a test. */
-const sweep = async (t: { after(done: () => Promise<void>): void }): Promise<void> => {
-  const db = await createDatabase({ url: service.db.appUrl, size: 2 });
+const sweep = async (t: { after(done: () => Promise<void>): void }, url = service.db.appUrl): Promise<void> => {
+  const db = await createDatabase({ url, size: 2 });
   const sweeper = startSweeper({ db, log, intervalMs: 20 });
   t.after(async () => {
     await sweeper.stop();
