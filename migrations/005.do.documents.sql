@@ -23,16 +23,20 @@ create function judge_entries(project uuid, document_types text[], sizes bigint[
 language plpgsql as $$
 declare
   p record;
+  entries integer := cardinality(document_types);
   heads jsonb := '{}';
   head integer;
   new_documents bigint := 0;
-  new_bytes bigint;
+  new_bytes bigint := 0;
 begin
   verdict := 'OK';
-  for i in 1 .. cardinality(document_types) loop
-    head := coalesce((heads ->> document_types[i])::integer,
-      (select d.head_version from documents d where d.project_id = project and d.document_type = document_types[i]), 0);
-    new_documents := new_documents + (head = 0)::int;
+  for i in 1 .. entries loop
+    head := (heads ->> document_types[i])::integer;
+    if head is null then
+      select d.head_version into head from documents d where d.project_id = project and d.document_type = document_types[i];
+      head := coalesce(head, 0);
+      new_documents := new_documents + (head = 0)::int;
+    end if;
     heads := heads || jsonb_build_object(document_types[i], head + 1);
     if expected[i] <> head then
       verdict := 'VERSION_CONFLICT';
@@ -48,18 +52,23 @@ begin
       end if;
       return;
     end if;
+    if hashes[i] <> all (hashes[:i - 1])
+       and not exists (select from document_bodies b where b.project_id = project and b.sha256 = hashes[i]) then
+      new_bytes := new_bytes + sizes[i];
+    end if;
   end loop;
-  select coalesce(sum(e.size), 0) into new_bytes
-  from (select distinct on (hash) hash, size from unnest(hashes, sizes) as u (hash, size)) as e
-  where not exists (select from document_bodies b where b.project_id = project and b.sha256 = e.hash);
   select * into p from projects where id = project;
-  select 'QUOTA_EXCEEDED', jsonb_build_object('quota', q.name, 'limit', q.most::text, 'used', q.used::text)
-  into verdict, detail
-  from (values ('documents', p.quota_documents, p.documents, new_documents),
-               ('versions', p.quota_versions, p.versions, cardinality(document_types)::bigint),
-               ('content_bytes', p.quota_content_bytes, p.content_bytes, new_bytes)) as q (name, most, used, more)
-  where q.more > 0 and q.used + q.more > q.most limit 1;
-  verdict := coalesce(verdict, 'OK');
+  if p.documents + new_documents > p.quota_documents or p.versions + entries > p.quota_versions
+     or p.content_bytes + new_bytes > p.quota_content_bytes then
+    -- A quota below what is used already stops what adds to it, and nothing else.
+    select 'QUOTA_EXCEEDED', jsonb_build_object('quota', q.name, 'limit', q.most::text, 'used', q.used::text)
+    into verdict, detail
+    from (values ('documents', p.quota_documents, p.documents, new_documents),
+                 ('versions', p.quota_versions, p.versions, entries::bigint),
+                 ('content_bytes', p.quota_content_bytes, p.content_bytes, new_bytes)) as q (name, most, used, more)
+    where q.more > 0 and q.used + q.more > q.most limit 1;
+    verdict := coalesce(verdict, 'OK');
+  end if;
 end $$;
 
 -- Appends entries, all or none, to the entered and locked project: bodies once per hash, versions, changes, counters.

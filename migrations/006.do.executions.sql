@@ -3,9 +3,13 @@
 
 -- Oldest first, for who claims without naming agents.
 create index executions_pending_oldest on agent_executions (id) where status = 'PENDING';
--- What refers to a run: without these, purging a project asks every row of it for every run.
+-- What refers to a row that a purge removes: without these it looks through all of the project for each, and 30 000
+-- versions took 21 s instead of 1.7 s.
 create index executions_parent on agent_executions (project_id, parent_execution_id) where parent_execution_id is not null;
 create index document_versions_execution on document_versions (project_id, execution_id) where execution_id is not null;
+create index document_versions_restored on document_versions (project_id, document_type, restored_from_version)
+  where restored_from_version is not null;
+create index document_versions_body on document_versions (project_id, content_sha256);
 create index requests_age on requests (create_time);
 
 -- Judges new runs before anything is written: parents, times that only the database can judge, the quota. The verdict
@@ -184,11 +188,12 @@ begin
     return query select e.project_id, e.id from agent_executions e join projects p on p.id = e.project_id
     where e.status = 'PENDING' and p.delete_time is null order by e.id limit most;
   else
-    -- Agent by agent, so that each is read in the order of an index.
+    -- Agent by agent, by an interval of one: an equality would let the planner walk all runs by id and look for the agent.
     return query select e.project_id, e.id from (select distinct t from unnest(agent_types) as t) as wanted
     cross join lateral (
       select r.project_id, r.id from agent_executions r join projects p on p.id = r.project_id
-      where r.agent_type = wanted.t and r.status = 'PENDING' and p.delete_time is null order by r.id limit most) as e
+      where r.agent_type >= wanted.t and r.agent_type <= wanted.t and r.status = 'PENDING' and p.delete_time is null
+      order by r.agent_type, r.id limit most) as e
     order by e.id limit most;
   end if;
 end $$;
@@ -361,7 +366,8 @@ begin
   perform keep_reply(c, project, null, to_jsonb(result));
 end $$;
 
--- The service's own hand, in the name of what it touches.
+-- The service's own hand, in the name of what it touches. Its functions go by now(), the time of the call: unlike
+-- clock_timestamp() it lets an index answer what is due.
 create function sweeper(correlation uuid) returns call language sql immutable parallel safe
 return row(null, 'jeex-persistence', correlation, 'sweep', null, null, null)::call;
 
@@ -373,7 +379,7 @@ declare
   swept integer := 0;
 begin
   for run in select * from agent_executions e
-    where e.project_id = project and e.status = 'RUNNING' and e.lease_expire_time <= clock_timestamp()
+    where e.project_id = project and e.status = 'RUNNING' and e.lease_expire_time <= now()
     order by e.lease_expire_time limit most
   loop
     run.status := 'TIMED_OUT';
@@ -381,7 +387,7 @@ begin
     swept := swept + 1;
   end loop;
   for run in select * from agent_executions e
-    where e.project_id = project and e.status = 'PENDING' and e.create_time <= clock_timestamp() - interval '24 hours'
+    where e.project_id = project and e.status = 'PENDING' and e.create_time <= now() - interval '24 hours'
     order by e.create_time limit most
   loop
     run.status := 'CANCELLED';
@@ -390,7 +396,7 @@ begin
     swept := swept + 1;
   end loop;
   for export in select * from exports e
-    where e.project_id = project and e.status = 'PROCESSING' and e.lease_expire_time <= clock_timestamp()
+    where e.project_id = project and e.status = 'PROCESSING' and e.lease_expire_time <= now()
     order by e.lease_expire_time limit most
   loop
     update exports e set status = 'PENDING', lease_token = null, lease_expire_time = null, row_version = e.row_version + 1
@@ -413,14 +419,14 @@ begin
   swept := 0;
   for due in
     select found.project_id from (
-      (select e.project_id from agent_executions e where e.status = 'RUNNING' and e.lease_expire_time <= clock_timestamp()
+      (select e.project_id from agent_executions e where e.status = 'RUNNING' and e.lease_expire_time <= now()
        order by e.lease_expire_time limit most)
       union
       (select e.project_id from agent_executions e
-       where e.status = 'PENDING' and e.create_time <= clock_timestamp() - interval '24 hours'
+       where e.status = 'PENDING' and e.create_time <= now() - interval '24 hours'
        order by e.create_time limit most)
       union
-      (select e.project_id from exports e where e.status = 'PROCESSING' and e.lease_expire_time <= clock_timestamp()
+      (select e.project_id from exports e where e.status = 'PROCESSING' and e.lease_expire_time <= now()
        order by e.lease_expire_time limit most)) as found
     order by found.project_id
   loop
@@ -443,10 +449,10 @@ language plpgsql security definer set search_path = jeex, pg_temp as $$
 declare
   due uuid;
 begin
-  for due in select p.id from projects p where p.purge_time <= clock_timestamp() order by random() limit 20 loop
+  for due in select p.id from projects p where p.purge_time <= now() order by random() limit 20 loop
     continue when not pg_try_advisory_xact_lock(hashtextextended('purge|' || due, 0));
     perform scope_to(due);
-    perform from projects p where p.id = due and p.purge_time <= clock_timestamp() for no key update;
+    perform from projects p where p.id = due and p.purge_time <= now() for no key update;
     if found then
       perform remove_project(sweeper(uuidv7()), due);
       return 1;
@@ -462,7 +468,7 @@ declare
   forgotten integer;
 begin
   delete from requests r where r.ctid = any (array(
-    select o.ctid from requests o where o.create_time <= clock_timestamp() - interval '24 hours'
+    select o.ctid from requests o where o.create_time <= now() - interval '24 hours'
     order by o.create_time limit most for update skip locked));
   get diagnostics forgotten = row_count;
   return forgotten;

@@ -76,6 +76,7 @@ describe('listing changes', () => {
   it('refuses a cursor that is older than what is kept', async () => {
     const { projectId } = await newProject(service);
     await Promise.all(times(10, () => append(service, projectId, 'idea')));
+    const before = await allChanges(service, projectId);
     const token = (await changes.listChanges({ projectId, pageSize: 2 })).nextPageToken;
     const compact = async (upTo: number, most: number) =>
       (await app.query(`select compact_changes($1, $2, $3) as gone`, [projectId, upTo, most])).rows[0].gone;
@@ -88,12 +89,7 @@ describe('listing changes', () => {
         metadata: { earliest_revision: '6' },
       });
     }
-    const { changes: kept } = await changes.listChanges({ projectId, afterRevision: 6n });
-    assert.deepEqual(
-      kept.map(({ revision }) => revision),
-      upTo(13).slice(6),
-    );
-    assert.equal(firstBrokenLink(kept), 7n, 'the chain goes on from the change before');
+    assert.deepEqual((await changes.listChanges({ projectId, afterRevision: 6n })).changes, before.slice(6));
     assert.equal(await compact(1000, 1000), 7);
     assert.deepEqual((await changes.listChanges({ projectId, afterRevision: 13n })).changes, []);
     await append(service, projectId, 'idea');

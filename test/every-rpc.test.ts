@@ -1,11 +1,10 @@
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
 import { describe, it } from 'node:test';
-import { type DescMethod, type DescService, equals, type Message } from '@bufbuild/protobuf';
-import { MethodOptions_IdempotencyLevel } from '@bufbuild/protobuf/wkt';
-import { SERVICES } from '../src/service.ts';
-import { type CallOptions, clientOf } from './support/client.ts';
+import { type DescMethod, equals, type Message } from '@bufbuild/protobuf';
 import { EXAMPLES, newWorld } from './support/examples.ts';
+import { connectAs } from './support/executions.ts';
+import { callOf, isRead, keyOf, METHODS } from './support/methods.ts';
 import { useTestDatabase } from './support/postgres.ts';
 import { useProxy } from './support/proxy.ts';
 import { useService } from './support/service.ts';
@@ -13,15 +12,9 @@ import { useService } from './support/service.ts';
 const db = await useTestDatabase();
 const proxy = await useProxy(db.appUrl);
 const service = await useService({ db, appUrl: () => proxy.url });
+const admin = await connectAs(db.adminUrl);
 
-const methods: readonly DescMethod[] = SERVICES.flatMap((each: DescService) => each.methods);
-const keyOf = (method: DescMethod): string => `${method.parent.name}/${method.name}`;
-const isRead = (method: DescMethod): boolean => method.idempotency === MethodOptions_IdempotencyLevel.NO_SIDE_EFFECTS;
-const mutations = methods.filter((method) => !isRead(method));
-
-type AnyCall = (request: object, options: CallOptions) => Promise<Message>;
-const callOf = (method: DescMethod): AnyCall =>
-  (clientOf(method.parent, service.channel) as unknown as Record<string, AnyCall>)[method.localName] as AnyCall;
+const mutations = METHODS.filter((method) => !isRead(method));
 
 const exampleOf = async (method: DescMethod) => {
   const make = EXAMPLES[keyOf(method)];
@@ -31,23 +24,23 @@ const exampleOf = async (method: DescMethod) => {
 
 describe('every RPC', () => {
   it('has an example', () => {
-    assert.deepEqual(Object.keys(EXAMPLES).sort(), methods.map(keyOf).sort());
+    assert.deepEqual(Object.keys(EXAMPLES).sort(), METHODS.map(keyOf).sort());
   });
 
   describe('takes one round trip to the database', () => {
     /** Answered from what the service knows by itself. */
     const NONE = new Set(['DatabaseService/GetServerInfo']);
-    for (const method of methods.filter(({ methodKind }) => methodKind === 'unary')) {
+    for (const method of METHODS.filter(({ methodKind }) => methodKind === 'unary')) {
       it(keyOf(method), async () => {
         const { request, options } = await exampleOf(method);
         // Readiness and the sweeper ask the database too, each by itself: the quietest of a few calls counts.
         const before = proxy.roundTrips;
-        await callOf(method)(request, options);
+        await callOf(service, method)(request, options);
         let trips = proxy.roundTrips - before;
         for (let attempt = 0; attempt < 10 && trips > 1; attempt++) {
           const again = isRead(method) ? { request, options } : await exampleOf(method);
           const start = proxy.roundTrips;
-          await callOf(method)(again.request, again.options);
+          await callOf(service, method)(again.request, again.options);
           trips = Math.min(trips, proxy.roundTrips - start);
         }
         assert.ok(trips <= 1, `${trips} round trips`);
@@ -57,13 +50,43 @@ describe('every RPC', () => {
   });
 });
 
+/** Sums that every effect moves: rows, their versions, the revisions of all projects, counts of downloads. */
+const totals = async (): Promise<Record<string, number>> => {
+  const { rows } = await admin.query(
+    `select (select coalesce(sum(revision), 0) from projects)::int as revisions,
+       (select count(*) from changes)::int as changes,
+       (select count(*) from purges)::int as purges,
+       (select sum(row_version) from users)::int as users,
+       (select coalesce(sum(row_version + quota_documents), 0) from projects)::int as projects,
+       (select count(*) from project_members)::int as members,
+       (select count(*) from document_versions)::int as versions,
+       (select coalesce(sum(row_version), 0) from agent_executions)::int as executions,
+       (select coalesce(sum(row_version + download_count), 0) from exports)::int as exports`,
+  );
+  return rows[0];
+};
+
+/** What a call moves them by. */
+const effectOf = async (work: () => Promise<unknown>): Promise<Record<string, number>> => {
+  const before = await totals();
+  await work();
+  const after = await totals();
+  return Object.fromEntries(Object.entries(after).map(([name, sum]) => [name, sum - (before[name] ?? 0)]));
+};
+
 describe('50 parallel calls with one request_id', () => {
   for (const method of mutations) {
     it(`${keyOf(method)}: one effect, 50 equal answers, another request refused`, async () => {
+      const call = callOf(service, method);
+      const single = await exampleOf(method);
+      const once = await effectOf(() => call(single.request, single.options));
       const { request, options } = await exampleOf(method);
-      const call = callOf(method);
       const requestId = randomUUID();
-      const answers = await Promise.all(Array.from({ length: 50 }, () => call({ ...request, requestId }, options)));
+      let answers: Message[] = [];
+      const effect = await effectOf(async () => {
+        answers = await Promise.all(Array.from({ length: 50 }, () => call({ ...request, requestId }, options)));
+      });
+      assert.deepEqual(effect, once, 'the effect is that of one call');
       const [first] = answers;
       assert.ok(first);
       for (const answer of answers) assert.ok(equals(method.output, first, answer), 'an answer differs');

@@ -209,6 +209,8 @@ const ATTACKS: Readonly<Record<Place['kind'], (method: DescMethod, place: Place)
 
 const listOf = <T>(item: T, length: number): T[] => Array.from({ length }, () => item);
 const deepJson = (depth: number): string => `${'{"a":'.repeat(depth)}1${'}'.repeat(depth)}`;
+const LARGE_MESSAGE = Buffer.alloc(5 * 1024 * 1024, 'x');
+const LARGE_JSON = Buffer.from(`{"x":"${'x'.repeat(10_000_000)}"}`);
 /** Lists in a list, 5 000 deep, where a request has its first field. */
 const DEEP_MESSAGE = Buffer.concat([Buffer.from([(1 << 3) | 2]), listBomb(5000).subarray(1)]);
 const jsonField = ({ keys }: Place): string => JSON.stringify(keys[0]);
@@ -249,8 +251,8 @@ for (const method of METHODS) {
 
     it('bears a message that is too large, too deep, or none', async () => {
       const { actor } = await exampleOf(method);
-      assert.equal((await rawGrpc(service, method, Buffer.alloc(5 * 1024 * 1024, 'x'), actor)).code, 8);
-      assert.equal((await rawJson(service, method, `{"x":"${'x'.repeat(10_000_000)}"}`, actor)).code, 8);
+      assert.equal((await rawGrpc(service, method, LARGE_MESSAGE, actor)).code, 8);
+      assert.equal((await rawJson(service, method, LARGE_JSON, actor)).code, 8);
       calm(await rawJson(service, method, deepJson(10_000), actor), 'deep JSON');
       assert.equal((await rawJson(service, method, '[', actor)).code, 3);
       assert.equal((await rawJson(service, method, '"x"', actor)).code, 3);

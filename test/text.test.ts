@@ -37,6 +37,7 @@ const checked = (method: DescMethod, request: object): string | null => {
   return refusal && `${refusal.reason} ${refusal.fields.map(({ field }) => field).join()}`;
 };
 
+const numbers = (value: number): object => ({ x: Array.from({ length: 100 }, () => value) });
 const filler = (bytes: number): object => ({ x: 'x'.repeat(bytes - '{"x":""}'.length) });
 
 const TEXTS: [name: string, method: DescMethod, request: object, refused: string | null][] = [
@@ -63,6 +64,14 @@ const TEXTS: [name: string, method: DescMethod, request: object, refused: string
   ['lists count as levels', createUser, { profile: { a: nestedList(20) } }, 'INVALID_FIELD profile'],
   ['a Struct as large as allowed', createUser, { profile: filler(MAX_STRUCT_BYTES) }, null],
   ['a Struct one byte larger', createUser, { profile: filler(MAX_STRUCT_BYTES + 1) }, 'CONTENT_TOO_LARGE profile'],
+  [
+    'numbers that take more room when written out',
+    createUser,
+    { profile: numbers(1e300) },
+    'CONTENT_TOO_LARGE profile',
+  ],
+  ['tiny numbers that do', createUser, { profile: numbers(5e-324) }, 'CONTENT_TOO_LARGE profile'],
+  ['as many that do not', createUser, { profile: numbers(1e20) }, null],
   [
     'a time after the year 9999',
     listExecutions,

@@ -8,6 +8,7 @@ import {
 } from '../gen/jeex/persistence/v1/database_service_pb.js';
 import { Refusal } from '../refusal.ts';
 import { duration, optionalTimestamp } from '../rpc/convert.ts';
+import { bounded } from '../rpc/time.ts';
 import { hitRatio } from './database.ts';
 import { type HealthRow, health } from './sql.ts';
 
@@ -57,13 +58,13 @@ export const measureHealth = async (
     },
   };
   const began = performance.now();
+  const patience = AbortSignal.any([signal, AbortSignal.timeout(TIMEOUT_MS)]);
   try {
-    const rows = await db.run(health, { actor }, AbortSignal.any([signal, AbortSignal.timeout(TIMEOUT_MS)]));
-    const row = first(rows);
+    const row = first(await bounded(db.run(health, { actor }, patience), patience));
     return create(DatabaseHealthSchema, { ...about, ...(row && measured(row, performance.now() - began)) });
   } catch (error) {
     signal.throwIfAborted();
-    if (error instanceof Refusal && (error.reason === 'DATABASE_UNAVAILABLE' || error.reason === 'DEADLINE')) {
+    if (patience.aborted || (error instanceof Refusal && error.reason === 'DATABASE_UNAVAILABLE')) {
       return create(DatabaseHealthSchema, { ...about, status: DatabaseStatus.UNAVAILABLE });
     }
     throw error;

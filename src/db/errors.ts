@@ -57,7 +57,9 @@ const meaningOf = (code: string, message: string) => {
 export const databaseRefusal = (error: unknown, statement: string): Refusal => {
   const { failure, cause } = unwrap(error);
   const code = failure?.code ?? cause.code ?? '';
-  const meaning = meaningOf(code, cause.message ?? '');
+  // Whatever keeps a connection from being made, a wrong password too, is the operator's to mend, not the caller's.
+  const unsent = failure?.sent === false && code !== '57014';
+  const meaning = unsent ? 'DATABASE_UNAVAILABLE' : meaningOf(code, cause.message ?? '');
   const answered = /^[0-9A-Z]{5}$/.test(code) && !code.startsWith('08') && !/^57P0/.test(code) && !NETWORK.test(code);
   const outcome = failure?.sent === false || answered ? 'not_applied' : 'unknown';
   if (meaning === undefined) {

@@ -2,6 +2,7 @@ import { createPool, type DatabasePool } from 'slonik';
 import { Refusal, refusalOf } from '../refusal.ts';
 import { callSignal, createDriver } from './driver.ts';
 import { databaseRefusal } from './errors.ts';
+import { createSlots } from './slots.ts';
 import type { Params, ParamTypes, Statement } from './statement.ts';
 
 export interface PoolState {
@@ -57,6 +58,17 @@ const accept = <T extends ParamTypes, R>(
   return parsed;
 };
 
+const neverBegun = (cause: unknown): Refusal =>
+  new Refusal('DEADLINE', 'the call ended before its turn came', { cause });
+
+/** A statement that was cancelled ended for the reason its signal gives, with the outcome the database gives. */
+const ended = (refusal: Refusal, signal: AbortSignal | undefined): Refusal => {
+  const why: unknown = signal?.reason;
+  return refusal.reason === 'DEADLINE' && why instanceof Refusal
+    ? new Refusal(why.reason, why.message, { outcome: refusal.outcome, cause: refusal.cause })
+    : refusal;
+};
+
 /** Opens the pool. Connections are made when needed, kept warm, and carry no session state to reset. */
 export const createDatabase = async ({ url, size }: PoolOptions): Promise<Database> => {
   const pool: DatabasePool = await createPool(url, {
@@ -72,21 +84,34 @@ export const createDatabase = async ({ url, size }: PoolOptions): Promise<Databa
   });
   // Slonik reports here what has already failed a call or ended an idle connection.
   pool.on('error', () => {});
-  const query = async <T extends ParamTypes, R>(statement: Statement<T, R>, params: Params<T>): Promise<R[]> => {
+  // Slonik forgets who waits when a connection cannot be made, so nobody waits inside it.
+  const slots = createSlots(size);
+  const query = async <T extends ParamTypes, R>(
+    statement: Statement<T, R>,
+    params: Params<T>,
+    signal: AbortSignal | undefined,
+  ): Promise<R[]> => {
+    let begun = false;
     let rows: readonly AnyRow[];
     try {
-      rows = (await pool.any(statement.token(params))) as readonly AnyRow[];
+      const work = () => {
+        begun = true;
+        return pool.any(statement.token(params));
+      };
+      rows = (await slots.run(work, signal)) as readonly AnyRow[];
     } catch (error) {
-      throw databaseRefusal(error, statement.name);
+      throw ended(begun ? databaseRefusal(error, statement.name) : neverBegun(error), signal);
     }
     return accept(statement, params, rows);
   };
   return {
     run: (statement, params, signal) =>
-      signal === undefined ? query(statement, params) : callSignal.run(signal, () => query(statement, params)),
+      signal === undefined
+        ? query(statement, params, undefined)
+        : callSignal.run(signal, () => query(statement, params, signal)),
     state: () => {
-      const { acquiredConnections, idleConnections, waitingClients } = pool.state();
-      return { acquired: acquiredConnections, idle: idleConnections, waiting: waitingClients };
+      const { acquiredConnections, idleConnections } = pool.state();
+      return { acquired: acquiredConnections, idle: idleConnections, waiting: slots.waiting };
     },
     end: () => pool.end(),
   };

@@ -109,9 +109,9 @@ interface ReadDefinition<T extends ParamTypes, R> extends Omit<Definition<T & Sc
  * What stands behind a scope. `scope.project_id is not null offset 0` ties the query to the scope: it runs after the project
  * was entered, once for each entry, and sees that project alone even where it forgets to ask for it.
  */
-const fence = (query: FragmentSqlToken): FragmentSqlToken => sql.fragment`
+const fence = (query: FragmentSqlToken, columns = sql.fragment`query.*`): FragmentSqlToken => sql.fragment`
 left join lateral (
-  select true as present, query.* from (${query}) as query where scope.project_id is not null offset 0
+  select ${columns} from (${query}) as query where scope.project_id is not null offset 0
 ) as fenced on true`;
 
 /** A read in one project. `sql` selects its rows, `project_id` among them, from tables joined on `scope.project_id`. */
@@ -123,7 +123,7 @@ export const read = <const T extends ParamTypes, R>(definition: ReadDefinition<T
       row: definition.row,
       sql: (p) => sql.fragment`
 select scope.verdict, fenced.*
-from enter_project(${p.project}, ${p.actor}, ${sql.literalValue(definition.need)}, ${definition.withDeleted?.(p) ?? sql.fragment`false`}) as scope${fence(definition.sql(p))}`,
+from enter_project(${p.project}, ${p.actor}, ${sql.literalValue(definition.need)}, ${definition.withDeleted?.(p) ?? sql.fragment`false`}) as scope${fence(definition.sql(p), sql.fragment`true as present, query.*`)}`,
     },
     true,
   );
@@ -139,8 +139,8 @@ interface ReadEachDefinition<T extends ParamTypes, R> extends Omit<Definition<T,
 
 /**
  * One read for many askers in one statement, each behind its own entry. Every parameter is an array with one element for each
- * asker. Rows come in no order: `place` (from 1) is the asker, `entered` its verdict, `present` tells whether it has a row at
- * all. The caller compares each row's `project_id` with what was asked at that place.
+ * asker. Rows come in no order: `place` (from 1) is the asker, `entered` its verdict; one that was refused, or has no row, has
+ * a row of nulls. The caller compares each row's `project_id` with what was asked at that place.
  */
 export const readEach = <const T extends ParamTypes, R>(
   definition: ReadEachDefinition<T, R>,

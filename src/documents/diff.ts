@@ -1,7 +1,7 @@
 import { diffArrays } from 'diff';
 
 /** One line of a hunk: in both versions, in the later one only, or in the earlier one only. */
-export interface DiffLine {
+interface DiffLine {
   readonly kind: 'CONTEXT' | 'ADDED' | 'REMOVED';
   readonly text: string;
 }

@@ -37,6 +37,16 @@ const headAt = (revision: Fragment): Fragment => sql.fragment`
    where h.project_id = scope.project_id and h.document_type = d.document_type and h.project_revision <= ${revision}
    order by h.project_revision desc limit 1)`;
 
+/**
+ * Joins the version `v` of the document `d` that has a number. It is asked for as the last one up to that number, which no
+ * plan can answer by reading the others: an estimate of one version per document, which is common, hides that cost.
+ */
+const version = (number: Fragment): Fragment => sql.fragment`lateral (
+  select o.* from document_versions o
+  where o.project_id = scope.project_id and o.document_type = d.document_type and o.version <= ${number}
+  order by o.version desc limit 1
+) as v on v.version = ${number}`;
+
 const absent = z.object({ id: z.null() });
 const content = z.string().nullable();
 const fits = z.boolean();
@@ -73,9 +83,8 @@ left join documents d on d.project_id = scope.project_id and d.document_type = $
 left join lateral (
   select case when ${p.at_revision} = 0 then d.head_version else ${headAt(p.at_revision)} end as version
 ) as head on true
-left join document_versions v on v.project_id = scope.project_id and v.document_type = ${p.document_type}
-  and v.version = case when ${p.version} = 0 then head.version else ${p.version} end
-  and (${p.at_revision} = 0 or v.project_revision <= ${p.at_revision})${body(p.full)}
+left join ${version(sql.fragment`case when ${p.version} = 0 then head.version else ${p.version} end`)}
+  and v.version <= head.version${body(p.full)}
 where p.id = scope.project_id`,
 });
 
@@ -93,8 +102,7 @@ from (
     select v.*, n.position, ${weight(p.full)}
     from unnest(${p.document_types}, ${p.versions}) with ordinality as n (document_type, version, position)
     join documents d on d.project_id = scope.project_id and d.document_type = n.document_type
-    join document_versions v on v.project_id = scope.project_id and v.document_type = n.document_type
-      and v.version = case when n.version = 0 then d.head_version else n.version end
+    join ${version(sql.fragment`case when n.version = 0 then d.head_version else n.version end`)}
   ) as v
 ) as v${body(p.full)}
 where ${FITS}
@@ -116,14 +124,16 @@ left join lateral (
   select v.*, ${running(sql.fragment`v.document_type`)}
   from (
     select v.*, ${weight(p.full)}
-    from documents d
-    cross join lateral (
-      select case when ${p.at_revision} = 0 then d.head_version else ${headAt(p.at_revision)} end as version
-    ) as head
-    join document_versions v on v.project_id = scope.project_id and v.document_type = d.document_type
-      and v.version = head.version
-    where d.project_id = scope.project_id and d.document_type > ${p.after}
-    order by d.document_type limit ${p.most}
+    from (
+      select d.document_type, head.version
+      from documents d
+      cross join lateral (
+        select case when ${p.at_revision} = 0 then d.head_version else ${headAt(p.at_revision)} end as version
+      ) as head
+      where d.project_id = scope.project_id and d.document_type > ${p.after} and head.version is not null
+      order by d.document_type limit ${p.most}
+    ) as d
+    join ${version(sql.fragment`d.version`)}
   ) as v
 ) as v on ${READ}${body(sql.fragment`${p.full} and ${FITS}`)}
 where p.id = scope.project_id
@@ -163,10 +173,8 @@ export const diffVersions = read({
 select d.project_id, f.id is not null as from_known, t.id is not null as to_known,
   fb.content as from_content, tb.content as to_content
 from documents d
-left join document_versions f on f.project_id = scope.project_id and f.document_type = d.document_type
-  and f.version = ${p.from}
-left join document_versions t on t.project_id = scope.project_id and t.document_type = d.document_type
-  and t.version = ${p.to}
+left join lateral (select v.* from (select) as one join ${version(p.from)}) as f on true
+left join lateral (select v.* from (select) as one join ${version(p.to)}) as t on true
 left join document_bodies fb on fb.project_id = scope.project_id and fb.sha256 = f.content_sha256
   and f.content_sha256 <> t.content_sha256
 left join document_bodies tb on tb.project_id = scope.project_id and tb.sha256 = t.content_sha256
@@ -191,30 +199,38 @@ export const searchDocuments = read({
   sql: (p) => sql.fragment`
 select p.id as project_id, ${VERSION}, v.rank,
   case when v.bytes <= ${SEARCH_BYTES}::bigint or v.place = 1 then left(search_headline(p.language,
-    translate(search_text(b.content), ${sql.literalValue(HEADLINE_START + HEADLINE_STOP)}, ''), asked.query, terms.query,
+    translate(search_text(b.content), ${sql.literalValue(HEADLINE_START + HEADLINE_STOP)}, ''), asked.query, asked.terms,
     ${HEADLINE}), 2000)
   end as headline
 from projects p
-cross join lateral (select websearch_to_tsquery(search_config(p.language), ${p.query}) as query) as asked
-cross join lateral (select search_terms(p.language, ${p.query}) as query) as terms
+cross join lateral (
+  select websearch_to_tsquery(search_config(p.language), ${p.query}) as query, search_terms(p.language, ${p.query}) as terms
+  offset 0
+) as asked
 cross join lateral (
   select v.*, ${running(sql.fragment`v.rank desc, v.document_type`)}
   from (
-    select v.*, ${BASIC_BYTES} + least(v.size_bytes, 262144) as weight,
-      ts_rank(made.vector, case when numnode(asked.query) > 16 then terms.query else asked.query end)::double precision as rank
-    from documents d
-    join document_versions v on v.project_id = scope.project_id and v.document_type = d.document_type
-      and v.version = d.head_version
-    join document_bodies b on b.project_id = scope.project_id and b.sha256 = v.content_sha256
-    cross join lateral (
-      select case when d.search_version = d.head_version then d.search else search_vector(p.language, b.content) end as vector
-      offset 0
-    ) as made
-    where d.project_id = scope.project_id and made.vector @@ asked.query
+    select v.*, d.rank, ${BASIC_BYTES} + least(v.size_bytes, 262144) as weight
+    from (
+      select r.* from (
+        select d.document_type, d.head_version as version,
+          ts_rank(made.vector, case when numnode(asked.query) > 16 then asked.terms else asked.query end)::double precision as rank
+        from documents d
+        cross join lateral (
+          select case when d.search_version = d.head_version then d.search else (
+            select search_vector(p.language, b.content)
+            from (select) as one join ${version(sql.fragment`d.head_version`)}
+            join document_bodies b on b.project_id = scope.project_id and b.sha256 = v.content_sha256
+          ) end as vector offset 0
+        ) as made
+        where d.project_id = scope.project_id and made.vector @@ asked.query
+      ) as r
+      where ${p.after_rank} is null or r.rank < ${p.after_rank}
+        or (r.rank = ${p.after_rank} and r.document_type > ${p.after_type})
+      order by r.rank desc, r.document_type limit ${p.most}
+    ) as d
+    join ${version(sql.fragment`d.version`)}
   ) as v
-  where ${p.after_rank} is null or v.rank < ${p.after_rank}
-    or (v.rank = ${p.after_rank} and v.document_type > ${p.after_type})
-  order by v.rank desc, v.document_type limit ${p.most}
 ) as v
 join document_bodies b on b.project_id = scope.project_id and b.sha256 = v.content_sha256
 where p.id = scope.project_id and (v.bytes - v.weight <= ${SEARCH_BYTES}::bigint or v.place = 2)

@@ -149,15 +149,17 @@ export const executionHandlers = ({ db, pager }: Context): ServiceHandlers<typeo
     const params = {
       project: request.projectId,
       actor: call.actor,
-      correlation: request.correlationId || null,
       statuses: request.statuses.map(executionStatus.text),
       agent_type: request.agentType || null,
       after: request.startedAfter ? timestampText(request.startedAfter, 'started_after') : null,
       until: request.startedBefore ? timestampText(request.startedBefore, 'started_before') : null,
-      before: after === null ? null : String(after[0]),
+      before: after === null ? statements.LAST_ID : String(after[0]),
       most: limit + 1,
     };
-    const executions = (await db.run(statements.listExecutions, params, call.signal)).map((row) => toExecution(row));
+    const rows = request.correlationId
+      ? await db.run(statements.listCorrelated, { ...params, correlation: request.correlationId }, call.signal)
+      : await db.run(statements.listExecutions, params, call.signal);
+    const executions = rows.map((row) => toExecution(row));
     const page = cutPage(
       executions,
       limit,

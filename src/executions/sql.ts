@@ -1,5 +1,6 @@
+import type { FragmentSqlToken } from 'slonik';
 import { z } from 'zod';
-import { EACH_RESULT, read, sql, statement, write } from '../db/statement.ts';
+import { EACH_RESULT, type Refs, read, sql, statement, write } from '../db/statement.ts';
 import { ENTRY_TYPES } from '../documents/entries.ts';
 import { VersionRow } from '../documents/version.ts';
 
@@ -62,28 +63,48 @@ left join execution_payloads o on o.project_id = scope.project_id and o.executio
 where e.project_id = scope.project_id and e.id = ${p.id}`,
 });
 
-/** Newest first, before a run; null, and no statuses, ask for all. Runs started from `after` on and before `until`. */
+const FILTERS = {
+  statuses: 'text[]',
+  agent_type: 'text?',
+  after: 'timestamptz?',
+  until: 'timestamptz?',
+  before: 'uuid',
+  most: 'int4',
+} as const;
+
+/** Comes after every id: where the first page begins. */
+export const LAST_ID = 'ffffffff-ffff-ffff-ffff-ffffffffffff';
+
+/**
+ * Newest first, before a run; null, and no statuses, ask for all. Runs started from `after` on and before `until`. The inner
+ * query is walked in the order of an index and filtered outside: with the filters inside, whose selectivity nobody knows,
+ * the planner reads and sorts the whole project for a page.
+ */
+const listed = (p: Refs<typeof FILTERS>, narrowed: FragmentSqlToken) => sql.fragment`
+select ${COLUMNS} from (
+  select * from agent_executions
+  where project_id = scope.project_id and id < ${p.before} ${narrowed}
+  order by id desc offset 0) as e
+where (${p.statuses} = '{}' or e.status = any (${p.statuses}))
+  and (${p.agent_type} is null or e.agent_type = ${p.agent_type})
+  and (${p.after} is null or e.start_time >= ${p.after}) and (${p.until} is null or e.start_time < ${p.until})
+limit ${p.most}`;
+
 export const listExecutions = read({
   name: 'executions.list',
   need: 'member',
-  params: {
-    correlation: 'uuid?',
-    statuses: 'text[]',
-    agent_type: 'text?',
-    after: 'timestamptz?',
-    until: 'timestamptz?',
-    before: 'uuid?',
-    most: 'int4',
-  },
+  params: FILTERS,
   row: executionRow,
-  sql: (p) => sql.fragment`
-select ${COLUMNS} from agent_executions e
-where e.project_id = scope.project_id and (${p.before} is null or e.id < ${p.before})
-  and (${p.correlation} is null or e.correlation_id = ${p.correlation})
-  and (${p.statuses} = '{}' or e.status = any (${p.statuses}))
-  and (${p.agent_type} is null or e.agent_type = ${p.agent_type})
-  and (${p.after} is null or e.start_time >= ${p.after}) and (${p.until} is null or e.start_time < ${p.until})
-order by e.id desc limit ${p.most}`,
+  sql: (p) => listed(p, sql.fragment``),
+});
+
+/** The same of one correlation id. */
+export const listCorrelated = read({
+  name: 'executions.list_correlated',
+  need: 'member',
+  params: { ...FILTERS, correlation: 'uuid' },
+  row: executionRow,
+  sql: (p) => listed(p, sql.fragment`and correlation_id = ${p.correlation}`),
 });
 
 /** Parallel arrays, one element a run: see `create_executions`. `entry_field` is null for a single one. */

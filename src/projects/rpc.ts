@@ -1,4 +1,4 @@
-import type { JsonObject, MessageInitShape } from '@bufbuild/protobuf';
+import type { MessageInitShape } from '@bufbuild/protobuf';
 import { callParams } from '../db/statement.ts';
 import { ExecutionStatus } from '../gen/jeex/persistence/v1/agent_execution_service_pb.js';
 import {
@@ -33,7 +33,7 @@ const toProject = (row: statements.ProjectRow): Project => ({
   currentStep: row.current_step,
   language: row.language,
   visibility: visibility.value(row.visibility),
-  metadata: row.metadata as JsonObject,
+  metadata: row.metadata,
   createdBy: row.created_by ?? '',
   myRole: row.role === null ? Role.UNSPECIFIED : role.value(row.role),
   createTime: timestamp(row.create_time),

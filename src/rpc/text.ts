@@ -37,9 +37,16 @@ const checkNumber: ValueCheck = (value) => (Number.isFinite(value) ? null : here
 const checkStruct: ValueCheck = (value) => {
   const fault = checkJson(value, 1);
   if (fault) return fault;
-  const bytes = Buffer.byteLength(JSON.stringify(value));
+  const bytes = Buffer.byteLength(JSON.stringify(value)) + exponents(value);
   if (bytes <= MAX_STRUCT_BYTES) return null;
   return here(`must be at most ${MAX_STRUCT_BYTES} bytes as JSON, is ${bytes}`, 'CONTENT_TOO_LARGE');
+};
+
+// PostgreSQL keeps a JSON number without an exponent: 1e308 takes 309 characters there, in every list that reads it.
+const exponents = (value: unknown): number => {
+  if (typeof value === 'number') return Number(/e[+-](\d+)$/.exec(String(value))?.[1] ?? 0);
+  if (typeof value !== 'object' || value === null) return 0;
+  return Object.values(value).reduce<number>((sum, item) => sum + exponents(item), 0);
 };
 
 // Bounded, because it stops at the first level that is too deep.

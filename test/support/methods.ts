@@ -1,4 +1,4 @@
-import { create, type DescMethod, type DescService, equals, type Message } from '@bufbuild/protobuf';
+import { create, type DescMethod, type DescService, type Message } from '@bufbuild/protobuf';
 import { MethodOptions_IdempotencyLevel } from '@bufbuild/protobuf/wkt';
 import { SERVICES } from '../../src/service.ts';
 import { CallError, type CallOptions, clientOf } from './client.ts';
@@ -61,7 +61,3 @@ export const inProject = (method: DescMethod, request: Fields, projectId: string
 
 /** The RPCs that are about one project. */
 export const PROJECT_METHODS: readonly DescMethod[] = METHODS.filter((method) => inProject(method, {}, '') !== null);
-
-/** Whether two answers of an RPC are the same. */
-export const sameAnswer = (method: DescMethod, one: Message, other: Message): boolean =>
-  equals(method.output, one, other);

@@ -47,13 +47,18 @@ export const rawGrpc = async (
 };
 
 /** Sends JSON text to any method over HTTP; a stream has ended well with its first message. */
-export const rawJson = async ({ http }: Target, method: DescMethod, json: string, actor?: string): Promise<Ended> => {
+export const rawJson = async (
+  { http }: Target,
+  method: DescMethod,
+  json: string | Uint8Array<ArrayBuffer>,
+  actor?: string,
+): Promise<Ended> => {
   if (method.methodKind === 'unary') {
     const response = await post(`http://${http}`, method, json, actorHeader(actor));
     if (response.ok) await response.arrayBuffer();
     return response.ok ? FINE : await refusedHttp(response);
   }
-  const text = Buffer.from(json);
+  const text = typeof json === 'string' ? Buffer.from(json) : json;
   const body = Buffer.concat([Buffer.alloc(ENVELOPE), text]);
   body.writeUInt32BE(text.length, 1);
   const type = { 'content-type': 'application/connect+json' };

@@ -306,7 +306,7 @@ export declare type BatchAppendVersionsRequest = Message<"jeex.persistence.v1.Ba
   projectId: string;
 
   /**
-   * 1 to 100. Without their contents they fit into a message, as the answer has to: CONTENT_TOO_LARGE.
+   * 1 to 100. CONTENT_TOO_LARGE also where all but their contents, which the answer repeats, fills a message.
    *
    * @generated from field: repeated jeex.persistence.v1.AppendVersionEntry entries = 2;
    */
