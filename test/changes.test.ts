@@ -63,8 +63,12 @@ describe('listing changes', () => {
     const { projectId, editor } = await newProject(service);
     const requests = times(20, (i) => append(service, projectId, `d${i % 3}`, { actor: editor }));
     await Promise.all([...requests, startRun(service, projectId), newExport(service, projectId)]);
+    await documents.batchAppendVersions({
+      projectId,
+      entries: times(5, (i) => ({ documentType: 'b', content: `${i}` })),
+    });
     const found = await allChanges(service, projectId);
-    assert.equal(found.length, 25);
+    assert.equal(found.length, 30);
     assert.equal(firstBrokenLink(found), null);
     assert.equal(firstBrokenLink(found.filter(({ revision }) => revision !== 9n)), 10n);
     await owner.query(`update changes set caller = 'somebody else' where project_id = $1 and revision = 12`, [

@@ -5,7 +5,7 @@ import { executionRow } from '../executions/sql.ts';
 import { EXPORT_BYTES, seenExportRow } from '../exports/sql.ts';
 
 /** A row of `changes`. */
-export const changeRow = z.object({
+const changeRow = z.object({
   project_id: z.string(),
   revision: z.bigint(),
   kind: z.string(),

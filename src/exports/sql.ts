@@ -8,10 +8,9 @@ const PAGE_BYTES = sql.literalValue(String(3 * 1024 * 1024));
 const manifest = z.array(
   z.object({ document_type: z.string(), version: z.int(), content_sha256: z.string(), size_bytes: z.int() }),
 );
-export type ManifestEntry = z.infer<typeof manifest>[number];
 
 /** A row of `exports`. */
-export const exportRow = z.object({
+const exportRow = z.object({
   project_id: z.string(),
   id: z.string(),
   status: z.string(),

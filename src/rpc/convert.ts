@@ -25,14 +25,6 @@ export const timestampText = (time: Timestamp, field: string): string => {
 export const duration = (micros: bigint): Duration =>
   create(DurationSchema, { seconds: micros / 1_000_000n, nanos: Number(micros % 1_000_000n) * 1000 });
 
-/** A Duration of a request as an interval for PostgreSQL. @throws INVALID_FIELD when it is out of range */
-export const intervalText = (length: Duration, field: string): string => {
-  if (length.nanos < 0 || length.nanos > 999_999_999) {
-    throw invalidField(field, 'must be a positive length of time');
-  }
-  return `${length.seconds} seconds ${Math.trunc(length.nanos / 1000)} microseconds`;
-};
-
 /** A row's version as an etag: opaque to callers. */
 export const etag = (rowVersion: bigint): string => `v${rowVersion}`;
 

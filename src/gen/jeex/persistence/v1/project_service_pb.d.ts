@@ -167,7 +167,7 @@ export declare const MemberSchema: GenMessage<Member>;
  */
 export declare type ProjectQuota = Message<"jeex.persistence.v1.ProjectQuota"> & {
   /**
-   * The sum of the sizes of all versions' contents.
+   * The sizes of the contents of all versions, equal contents counted once.
    *
    * @generated from field: optional int64 content_bytes = 1;
    */

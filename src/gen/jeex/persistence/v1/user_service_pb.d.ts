@@ -466,7 +466,8 @@ export declare const UserService: GenService<{
     output: typeof GetUserByEmailResponseSchema;
   },
   /**
-   * Answers the users of these ids; the missing are left out.
+   * Answers the users of these ids, in their order; the missing are left out, and so are those after the last that fits into
+   * a message.
    *
    * @generated from rpc jeex.persistence.v1.UserService.BatchGetUsers
    */
