@@ -15,7 +15,7 @@ export interface MigratorOptions {
   readonly directory?: string;
 }
 
-export interface AppliedMigration {
+interface AppliedMigration {
   readonly version: number;
   readonly name: string;
   readonly runAt: Date;

@@ -5,7 +5,7 @@ import { databaseRefusal } from './errors.ts';
 import { createSlots } from './slots.ts';
 import type { Params, ParamTypes, Statement } from './statement.ts';
 
-export interface PoolState {
+interface PoolState {
   readonly acquired: number;
   readonly idle: number;
   readonly waiting: number;

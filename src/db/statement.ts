@@ -19,7 +19,7 @@ interface PgTypes {
 }
 
 /** A parameter's type: `uuid`, `uuid?` (may be null), `uuid[]` (elements may be null). */
-export type ParamType = keyof PgTypes | `${keyof PgTypes}?` | `${keyof PgTypes}[]`;
+type ParamType = keyof PgTypes | `${keyof PgTypes}?` | `${keyof PgTypes}[]`;
 
 type ParamValue<T> = T extends `${infer U extends keyof PgTypes}?`
   ? PgTypes[U] | null
