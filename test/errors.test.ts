@@ -196,6 +196,13 @@ const CAUSES: Readonly<Partial<Record<Reason, () => Promise<Cause>>>> = {
     const metadata = { quota: 'documents', limit: '0', used: '0' };
     return { rpc: 'DocumentService/AppendVersion', request, metadata };
   },
+  REVISION_COMPACTED: async () => {
+    const { projectId } = await newWorld(service);
+    // As if the oldest changes had been thinned out.
+    await admin.query('update projects set earliest_revision = 2 where id = $1', [projectId]);
+    const request = { projectId, afterRevision: 1n };
+    return { rpc: 'ChangeService/ListChanges', request, metadata: { earliest_revision: '2' } };
+  },
   ROLE_REQUIRED: async () => {
     const { projectId, viewer: actor } = await newWorld(service);
     return { rpc: 'ProjectService/UpdateProject', request: { project: { id: projectId, name: 'X' } }, actor };
@@ -228,8 +235,8 @@ const CAUSES: Readonly<Partial<Record<Reason, () => Promise<Cause>>>> = {
   INTERNAL: async () => ({ rpc: 'UserService/CreateUser', request: { email: newEmail(), name: 'sqlstate XX000' } }),
 };
 
-/** Whose causes come later: tokens, the limit on load, and the thinning out of the change feed. */
-const LATER: readonly Reason[] = ['UNAUTHENTICATED', 'OVERLOADED', 'REVISION_COMPACTED'];
+/** Whose causes come later: tokens and the limit on load. */
+const LATER: readonly Reason[] = ['UNAUTHENTICATED', 'OVERLOADED'];
 const RETRYABLE: readonly Reason[] = ['OVERLOADED', 'CONTENTION', 'DATABASE_UNAVAILABLE', 'SHUTTING_DOWN'];
 
 describe('every reason of the contract is answered the same through both doors', () => {

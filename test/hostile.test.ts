@@ -5,7 +5,7 @@ import { type DescMethod, ScalarType } from '@bufbuild/protobuf';
 import { listBomb, nested } from './support/echo-wire.ts';
 import { EXAMPLES, newWorld } from './support/examples.ts';
 import { type Place, placesOf, withValue } from './support/fields.ts';
-import { type Fields, isRead, keyOf, METHODS } from './support/methods.ts';
+import { type Fields, isRead, keyOf, METHODS, methodOf } from './support/methods.ts';
 import { binaryOf, type Ended, jsonOf, rawGrpc, rawJson } from './support/raw.ts';
 import { useService } from './support/service.ts';
 
@@ -20,12 +20,10 @@ const makeExample = async (method: DescMethod) => {
 };
 
 const kept = new Map<DescMethod, ReturnType<typeof makeExample>>();
-/** A call that would succeed; the same one for a read, a new one for what may use it up. */
-const exampleOf = (method: DescMethod): ReturnType<typeof makeExample> => {
-  const known = kept.get(method);
-  if (known) return known;
-  const made = makeExample(method);
-  if (isRead(method)) kept.set(method, made);
+/** A call that would succeed: a new one where an attack may use it up, else always the same. */
+const exampleOf = (method: DescMethod, fresh = false): ReturnType<typeof makeExample> => {
+  const made = (!fresh && kept.get(method)) || makeExample(method);
+  kept.set(method, made);
   return made;
 };
 
@@ -91,7 +89,7 @@ const TIMES = [
 /** What is tried in a field of each kind. */
 const ATTACKS: Readonly<Record<Place['kind'], (method: DescMethod, place: Place) => Promise<void>>> = {
   text: async (method, place) => {
-    const { request, actor } = await exampleOf(method);
+    const { request, actor } = await exampleOf(method, !isRead(method));
     await malformedText(method, place, request, actor);
     for (const text of ODD_TEXTS) {
       const what = `${place.path} = ${JSON.stringify(text.slice(0, 20))}`;
@@ -113,7 +111,7 @@ const ATTACKS: Readonly<Record<Place['kind'], (method: DescMethod, place: Place)
   },
 
   number: async (method, place) => {
-    const { request, actor } = await exampleOf(method);
+    const { request, actor } = await exampleOf(method, !isRead(method));
     for (const value of isLong(method, place) ? INT64 : INT32) {
       const ended = await rawGrpc(service, method, binaryOf(method, withValue(request, place.keys, value)), actor);
       if (place.path === 'page_size' && value < 0) refused(ended, place, `${value}`);
@@ -303,4 +301,26 @@ describe('a page token', () => {
       reason: 'INVALID_PAGE_TOKEN',
     });
   });
+});
+
+describe('a thousand faults at once', () => {
+  const CALLS: Readonly<Record<string, Fields>> = {
+    'UserService/BatchGetUsers': { ids: listOf('no id', 1000) },
+    'AgentExecutionService/BatchCreateExecutions': {
+      projectId: 'none',
+      executions: listOf({ agentType: '', parentExecutionId: 'none', status: 99, model: 'x'.repeat(101) }, 1000),
+    },
+    'ChangeService/WatchProjects': { cursors: listOf({ projectId: 'none', afterRevision: -1n }, 1000) },
+  };
+  for (const [key, request] of Object.entries(CALLS)) {
+    it(`${key} names the first few, in trailers that a stock client reads`, async () => {
+      for (const ended of [
+        await rawGrpc(service, methodOf(key), binaryOf(methodOf(key), request)),
+        await rawJson(service, methodOf(key), jsonOf(methodOf(key), request)),
+      ]) {
+        assert.deepEqual([ended.code, ended.reason], [3, 'INVALID_FIELD']);
+        assert.ok(ended.fields.length > 1 && ended.fields.length <= 16);
+      }
+    });
+  }
 });
