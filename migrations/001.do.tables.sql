@@ -46,6 +46,9 @@ create table users (
   last_login_time timestamptz,
   delete_time timestamptz,
   row_version bigint not null default 1,
+  -- Of the call that wrote the row last: users belong to no project, whose changes would tell.
+  caller text not null,
+  correlation_id uuid not null,
   constraint users_email_length check (char_length(email) between 3 and 255),
   constraint users_name_length check (char_length(name) between 1 and 255),
   constraint users_profile_envelope check (octet_length(profile) >= 2),

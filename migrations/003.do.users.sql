@@ -55,7 +55,8 @@ begin
   elsif verdict <> 'OK' then
     return;
   end if;
-  insert into users (email, name, profile) values (create_user.email, create_user.name, create_user.profile)
+  insert into users (email, name, profile, caller, correlation_id)
+  values (create_user.email, create_user.name, create_user.profile, c.caller, c.correlation_id)
   on conflict (casefold(users.email)) where delete_time is null do nothing
   returning * into result;
   if result.id is null then
@@ -96,7 +97,8 @@ begin
      is distinct from (result.email, result.name, result.profile) then
     begin
       update users u set email = coalesce(new_email, u.email), name = coalesce(new_name, u.name),
-        profile = coalesce(new_profile, u.profile), update_time = clock_timestamp(), row_version = u.row_version + 1
+        profile = coalesce(new_profile, u.profile), update_time = clock_timestamp(), row_version = u.row_version + 1,
+        caller = c.caller, correlation_id = c.correlation_id
       where u.id = target returning * into result;
     exception when unique_violation then
       -- Another call took the address after the check above.
@@ -124,7 +126,8 @@ begin
   if verdict <> 'OK' then
     return;
   end if;
-  update users u set last_login_time = clock_timestamp(), row_version = u.row_version + 1
+  update users u set last_login_time = clock_timestamp(), row_version = u.row_version + 1, caller = c.caller,
+    correlation_id = c.correlation_id
   where u.id = target returning * into result;
   perform keep_reply(c, null, target, to_jsonb(result));
 end $$;
@@ -175,7 +178,8 @@ begin
       perform record_change(c, member.project_id, 'MEMBER_REMOVED', target);
     end loop;
     update users u set email = null, name = null, profile = null, last_login_time = null,
-      delete_time = clock_timestamp(), update_time = clock_timestamp(), row_version = u.row_version + 1
+      delete_time = clock_timestamp(), update_time = clock_timestamp(), row_version = u.row_version + 1,
+      caller = c.caller, correlation_id = c.correlation_id
     where u.id = target returning * into result;
     delete from requests r where r.user_id = target or r.actor_id = target;
   end if;

@@ -51,6 +51,7 @@ begin
   if verdict = 'REPLAY' then
     verdict := 'OK';
     result := jsonb_populate_record(result, opened.reply);
+    role := opened.reply ->> 'role';
     return;
   elsif verdict <> 'OK' then
     return;
@@ -79,7 +80,7 @@ begin
     perform record_change(c, project, 'PROJECT_UPDATED', project);
     select * into result from projects p where p.id = project;
   end if;
-  perform keep_reply(c, project, null, to_jsonb(result));
+  perform keep_reply(c, project, null, to_jsonb(result) || jsonb_build_object('role', role));
 end $$;
 
 -- Deletes softly, or takes that back: hidden from all but owners, purged 30 days later.
@@ -96,6 +97,7 @@ begin
   if verdict = 'REPLAY' then
     verdict := 'OK';
     result := jsonb_populate_record(result, opened.reply);
+    role := opened.reply ->> 'role';
     return;
   elsif verdict <> 'OK' then
     return;
@@ -113,7 +115,7 @@ begin
     perform record_change(c, project, case when deleted then 'PROJECT_DELETED' else 'PROJECT_UNDELETED' end, project);
     select * into result from projects p where p.id = project;
   end if;
-  perform keep_reply(c, project, null, to_jsonb(result));
+  perform keep_reply(c, project, null, to_jsonb(result) || jsonb_build_object('role', role));
 end $$;
 
 -- Removes every row of a locked project, children first, and leaves the record of it.

@@ -99,7 +99,8 @@ describe('isolation in the database', () => {
     const copy = await createTestDatabase();
     const [app, owner] = [await connect(copy.appUrl, t), await connect(copy.ownerUrl, t)];
     t.after(() => copy.drop());
-    await owner.query(`insert into jeex.users (id, email, name) values ('018f0000-0000-7000-8000-000000000001', 'a@b.c', 'A');
+    await owner.query(`insert into jeex.users (id, email, name, caller, correlation_id)
+      values ('018f0000-0000-7000-8000-000000000001', 'a@b.c', 'A', 'test', gen_random_uuid());
       insert into jeex.projects (name, language) values ('P', 'en')`);
     assert.equal((await app.query('select from projects')).rowCount, 0);
     await owner.query('alter table jeex.projects disable row level security');

@@ -229,7 +229,8 @@ describe('quotas and usage', () => {
   it('allow 1 000 members', async () => {
     const { projectId } = await newWorld(service);
     await owner.query(
-      `with made as (insert into users (email, name) select $1 || i || '@example.org', 'M' from generate_series(1, 997) i
+      `with made as (insert into users (email, name, caller, correlation_id)
+        select $1 || i || '@example.org', 'M', 'test', gen_random_uuid() from generate_series(1, 997) i
          returning id)
        insert into project_members (project_id, user_id, role) select $1::uuid, id, 'VIEWER' from made`,
       [projectId],

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { randomUUID } from 'node:crypto';
 import { describe, it } from 'node:test';
 import { type Project, ProjectStatus, Role } from '../src/gen/jeex/persistence/v1/project_service_pb.js';
 import { newWorld } from './support/examples.ts';
@@ -152,4 +153,16 @@ describe('updating a project', () => {
       else await assert.rejects(made, { reason: 'INVALID_FIELD', fields: ['language'] });
     });
   }
+});
+
+describe('a replay', () => {
+  it('is the first answer, also after the actor’s role has changed', async () => {
+    const { projectId: id, owner: first, editor } = await newWorld(service);
+    await projects.setMember({ projectId: id, userId: editor, role: Role.OWNER }, { actor: first });
+    const request = { project: { id, name: 'Renamed' }, requestId: randomUUID() };
+    const answer = await projects.updateProject(request, { actor: editor });
+    await projects.setMember({ projectId: id, userId: editor, role: Role.EDITOR }, { actor: first });
+    assert.deepEqual(await projects.updateProject(request, { actor: editor }), answer);
+    assert.equal(answer.project?.myRole, Role.OWNER);
+  });
 });

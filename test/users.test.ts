@@ -1,10 +1,12 @@
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
 import { describe, it } from 'node:test';
+import { connectAs } from './support/executions.ts';
 import { newProject, newUser, useService } from './support/service.ts';
 
 const service = await useService();
 const { users, projects } = service;
+const admin = await connectAs(service.db.adminUrl);
 
 describe('users', () => {
   it('keeps an address trimmed and unique without regard to case', async () => {
@@ -14,6 +16,36 @@ describe('users', () => {
     await assert.rejects(users.createUser({ email: 'ANN@example.ORG', name: 'Ann' }), { reason: 'EMAIL_TAKEN' });
     const found = await users.getUserByEmail({ email: ' ann@example.org' });
     assert.equal(found.user?.id, user?.id);
+  });
+
+  it('counts an address after it was trimmed', async () => {
+    const email = `${randomUUID()}${'x'.repeat(207)}@example.org`;
+    assert.equal(email.length, 255);
+    assert.equal((await users.createUser({ email: `  ${email}\t`, name: 'Ann' })).user?.email, email);
+    await assert.rejects(users.createUser({ email: `x${email}`, name: 'Ann' }), {
+      reason: 'INVALID_FIELD',
+      fields: ['email'],
+    });
+  });
+
+  it('knows the call that wrote a user last', async () => {
+    const correlationId = randomUUID();
+    const id = await newUser(service);
+    await users.recordLogin({ id }, { correlationId });
+    const { rows } = await admin.query('select caller, correlation_id from jeex.users where id = $1', [id]);
+    assert.deepEqual(rows, [{ caller: 'anonymous', correlation_id: correlationId }]);
+  });
+
+  it('takes a profile in another order of keys, and an empty mask, for no change', async () => {
+    const id = await newUser(service);
+    const { user } = await users.updateUser({ user: { id, profile: { a: 1, b: { c: 2, d: 3 } } } });
+    const same = await users.updateUser({
+      user: { id, profile: { b: { d: 3, c: 2 }, a: 1 } },
+      updateMask: { paths: [] },
+    });
+    assert.equal(same.user?.etag, user?.etag);
+    const named = await users.updateUser({ user: { id, name: 'By an empty mask' }, updateMask: { paths: [] } });
+    assert.equal(named.user?.name, 'By an empty mask');
   });
 
   it('shows a user to itself, to fellow members and to the system, and to nobody else', async () => {

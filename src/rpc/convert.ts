@@ -41,7 +41,8 @@ export const updatePaths = <P extends string>(
   known: readonly P[],
   isPopulated: (path: P) => boolean,
 ): ReadonlySet<P> => {
-  if (mask === undefined) {
+  // JSON cannot tell an empty mask from none.
+  if (mask === undefined || mask.paths.length === 0) {
     return new Set(known.filter(isPopulated));
   }
   for (const path of mask.paths) {

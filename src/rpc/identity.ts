@@ -7,7 +7,7 @@ type Fields = Record<string, unknown>;
 const byKey = ([a]: [string, unknown], [b]: [string, unknown]): number => (a < b ? -1 : a > b ? 1 : 0);
 
 /** The same JSON value with the keys of every object in one order. */
-const sorted = (value: unknown): unknown => {
+export const sorted = (value: unknown): unknown => {
   if (Array.isArray(value)) return value.map(sorted);
   if (typeof value !== 'object' || value === null) return value;
   // Built from entries, because assigning would lose a key named `__proto__`.

@@ -10,6 +10,7 @@ import { invalidField, type Refusal, refusalOf } from '../refusal.ts';
 import type { Context } from '../rpc/context.ts';
 import { etag, oneOr, optionalTimestamp, rowVersionOf, timestamp, updatePaths } from '../rpc/convert.ts';
 import type { ServiceHandlers } from '../rpc/handlers.ts';
+import { sorted } from '../rpc/identity.ts';
 import { cutPage, encodedSize, pageSize } from '../rpc/page.ts';
 import * as statements from './sql.ts';
 import { emailFault, trimmedEmail, USER_PATHS } from './users.ts';
@@ -29,8 +30,9 @@ const toUser = (row: statements.UserRow): User => ({
 });
 
 const notFound = (): Refusal => refusalOf('USER_NOT_FOUND');
+// In one order of keys, so that the same profile is the same bytes: a client's map has none.
 const sealedProfile = (profile: JsonObject | undefined): Buffer | null =>
-  profile === undefined ? null : seal(Buffer.from(JSON.stringify(profile)));
+  profile === undefined ? null : seal(Buffer.from(JSON.stringify(sorted(profile))));
 
 const checkedEmail = (given: string, field: string): string => {
   const email = trimmedEmail(given);

@@ -64,14 +64,14 @@ export declare type Project = Message<"jeex.persistence.v1.Project"> & {
   metadata?: JsonObject | undefined;
 
   /**
-   * The user who created the project; empty when the system did.
+   * The user who created the project, or whom the system named as its first owner.
    *
    * @generated from field: string created_by = 8;
    */
   createdBy: string;
 
   /**
-   * The actor's role; unspecified for the system and for readers of a public project.
+   * The actor's role; OWNER for the system, unspecified for readers of a public project.
    *
    * @generated from field: jeex.persistence.v1.Role my_role = 9;
    */
@@ -245,7 +245,7 @@ export declare type ProjectUsage = Message<"jeex.persistence.v1.ProjectUsage"> &
   contentBytes: bigint;
 
   /**
-   * One entry per status that occurs.
+   * One entry per status that has occurred, 0 where none is left.
    *
    * @generated from field: repeated jeex.persistence.v1.ExecutionCount executions = 5;
    */
@@ -1024,7 +1024,8 @@ export declare const ProjectService: GenService<{
     output: typeof DeleteProjectResponseSchema;
   },
   /**
-   * Brings a deleted project back. Undeleting a live project changes nothing.
+   * Brings a deleted project back. Undeleting a live project changes nothing. The system can bring back one whose owners
+   * were erased, and name a new one with SetMember.
    * Errors: PROJECT_NOT_FOUND, ROLE_REQUIRED, ETAG_MISMATCH.
    *
    * @generated from rpc jeex.persistence.v1.ProjectService.UndeleteProject

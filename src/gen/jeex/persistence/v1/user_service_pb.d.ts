@@ -489,7 +489,7 @@ export declare const UserService: GenService<{
   },
   /**
    * Changes the fields named by the mask. An update that changes nothing writes nothing.
-   * Errors: USER_NOT_FOUND, EMAIL_TAKEN, ETAG_MISMATCH, CONTENT_TOO_LARGE.
+   * Errors: USER_NOT_FOUND, ROLE_REQUIRED for a fellow member, EMAIL_TAKEN, ETAG_MISMATCH, CONTENT_TOO_LARGE.
    *
    * @generated from rpc jeex.persistence.v1.UserService.UpdateUser
    */
@@ -500,7 +500,7 @@ export declare const UserService: GenService<{
   },
   /**
    * Sets the time of the user's last login to now.
-   * Errors: USER_NOT_FOUND.
+   * Errors: USER_NOT_FOUND, ROLE_REQUIRED for a fellow member.
    *
    * @generated from rpc jeex.persistence.v1.UserService.RecordLogin
    */
@@ -511,7 +511,7 @@ export declare const UserService: GenService<{
   },
   /**
    * Erases e-mail address, name and profile and ends the memberships. The id stays, as author of what the user wrote.
-   * Errors: USER_NOT_FOUND; LAST_OWNER while the user is the sole owner of a live project.
+   * Errors: USER_NOT_FOUND, ROLE_REQUIRED for a fellow member; LAST_OWNER while the user is the sole owner of a live project.
    *
    * @generated from rpc jeex.persistence.v1.UserService.DeleteUser
    */
