@@ -318,9 +318,11 @@ create table exports (
   row_version bigint not null default 1,
   project_revision bigint not null,    -- the snapshot: heads as of this revision
   created_revision bigint not null,    -- the change that created it: its place in the timeline
+  manifest_entries integer not null,   -- so that a list can end its page before it reads the manifests
   primary key (project_id, id),
   constraint exports_status_known check (status in ('PENDING', 'PROCESSING', 'COMPLETED', 'FAILED')),
   constraint exports_manifest_array check (jsonb_typeof(manifest) = 'array'),
+  constraint exports_manifest_counted check (manifest_entries = jsonb_array_length(manifest)),
   constraint exports_file_path_length check (char_length(file_path) <= 1024),
   constraint exports_file_size check (file_size_bytes >= 0),
   constraint exports_file_sha256_hex check (file_sha256 = '' or file_sha256 ~ '^[0-9a-f]{64}$'),
@@ -423,11 +425,12 @@ grant select, insert, update on users to jeex_app;
 grant select, update on projects to jeex_app;
 grant select, insert, update, delete on project_members to jeex_app;
 grant select, insert on document_bodies, document_versions, changes to jeex_app;
-grant select, insert, update on documents, agent_executions, execution_payloads, execution_counts, exports to jeex_app;
+grant select, insert, update on documents, agent_executions, execution_counts, exports to jeex_app;
+grant select, insert on execution_payloads to jeex_app;
 
 grant select on users to jeex_system;
-grant select, insert, update, delete on projects, project_members, agent_executions, execution_counts, exports, documents,
-  requests to jeex_system;
-grant select, insert, delete on changes to jeex_system;
+grant select, insert, update, delete on projects, execution_counts, requests to jeex_system;
+grant select, insert, delete on project_members, changes to jeex_system;
+grant select, update, delete on agent_executions, exports, documents to jeex_system;
 grant select, delete on document_bodies, document_versions, execution_payloads to jeex_system;
 grant select, insert on purges to jeex_system;

@@ -118,31 +118,59 @@ begin
   perform keep_reply(c, project, null, to_jsonb(result) || jsonb_build_object('role', role));
 end $$;
 
--- Removes every row of a locked project, children first, and leaves the record of it.
-create function remove_project(c call, project uuid) returns purges
+-- Removes at most `most` rows of one table of the entered project, children first. Returns how many: 0 when none is left.
+-- Versions go newest first, since one may have been restored from an older one; runs forget their parents before.
+create function remove_rows(project uuid, most integer) returns bigint
+language plpgsql security definer set search_path = jeex, pg_temp as $$
+declare
+  step record;
+  removed bigint;
+begin
+  for step in
+    select * from (values
+      (1, 'delete from %1$I', 'changes', ''), (2, 'delete from %1$I', 'exports', ''),
+      (3, 'delete from %1$I', 'document_versions', 'order by document_type desc, version desc'),
+      (4, 'delete from %1$I', 'documents', ''), (5, 'delete from %1$I', 'document_bodies', ''),
+      (6, 'delete from %1$I', 'execution_payloads', ''),
+      (7, 'update %1$I set parent_execution_id = null', 'agent_executions', 'and parent_execution_id is not null'),
+      (8, 'delete from %1$I', 'agent_executions', ''), (9, 'delete from %1$I', 'execution_counts', ''),
+      (10, 'delete from %1$I', 'project_members', ''), (11, 'delete from %1$I', 'requests', '')
+    ) as s (place, action, target, which) order by place
+  loop
+    execute format(step.action || ' where ctid = any (array(select ctid from %1$I where project_id = $1 %2$s limit $2))',
+                   step.target, step.which) using project, most;
+    get diagnostics removed = row_count;
+    if removed > 0 then
+      return removed;
+    end if;
+  end loop;
+  return 0;
+end $$;
+
+-- Removes rows of a locked project whose time has come for three seconds at most, and the project with its last one. A large
+-- one takes several calls; nobody sees it meanwhile. The record of the purge stays.
+create function purge_rows(c call, project uuid) returns purges
 language plpgsql security definer set search_path = jeex, pg_temp as $$
 declare
   purged purges;
+  until timestamptz := clock_timestamp() + interval '3 seconds';
 begin
   perform scope_to(project);
   insert into purges (project_id, revision, chain, caller, correlation_id)
   select p.id, p.revision, p.chain, c.caller, c.correlation_id from projects p where p.id = project
-  returning * into purged;
-  delete from changes t where t.project_id = project;
-  delete from exports t where t.project_id = project;
-  delete from document_versions t where t.project_id = project;
-  delete from documents t where t.project_id = project;
-  delete from document_bodies t where t.project_id = project;
-  delete from execution_payloads t where t.project_id = project;
-  delete from agent_executions t where t.project_id = project;
-  delete from execution_counts t where t.project_id = project;
-  delete from project_members t where t.project_id = project;
-  delete from requests t where t.project_id = project;
-  delete from projects t where t.id = project;
+  on conflict (project_id) do nothing;
+  select * into purged from purges t where t.project_id = project;
+  while clock_timestamp() < until loop
+    if remove_rows(project, 2000) = 0 then
+      delete from projects t where t.id = project;
+      exit;
+    end if;
+  end loop;
   return purged;
 end $$;
 
--- Purges a project, deleted or not. A repeated request is answered first: the project it was about is gone.
+-- Purges a project, deleted or not: from now on there is none, and what is left of a large one the sweeper removes. A
+-- repeated request is answered first: the project it was about is gone.
 create function purge_project(c call, project uuid, out verdict text, out detail jsonb, out result purges)
 language plpgsql security definer set search_path = jeex, pg_temp as $$
 declare
@@ -160,7 +188,9 @@ begin
   if verdict <> 'OK' then
     return;
   end if;
-  result := remove_project(c, project);
+  update projects p set delete_time = coalesce(p.delete_time, clock_timestamp()), purge_time = clock_timestamp()
+  where p.id = project;
+  result := purge_rows(c, project);
   perform keep_reply(c, null, null, to_jsonb(result));
 end $$;
 
@@ -292,23 +322,24 @@ begin
   elsif actor is null then
     return query select 'OK', p, 'OWNER' from projects p
       where (before is null or p.id < before) and (statuses = '{}' or p.status = any (statuses))
-        and (with_deleted or p.delete_time is null)
+        and (p.delete_time is null or (with_deleted and p.purge_time > clock_timestamp()))
       order by p.id desc limit most;
   else
     return query select 'OK', p, m.role from project_members m join projects p on p.id = m.project_id
       where m.user_id = actor and (before is null or m.project_id < before) and (statuses = '{}' or p.status = any (statuses))
-        and (p.delete_time is null or (with_deleted and m.role = 'OWNER'))
+        and (p.delete_time is null or (with_deleted and m.role = 'OWNER' and p.purge_time > clock_timestamp()))
       order by m.project_id desc limit most;
   end if;
 end $$;
 
 grant execute on function create_project, update_project, set_project_deleted, purge_project, set_member, remove_member,
   set_project_quota, list_projects to jeex_app;
-grant execute on function remove_project to jeex_system;
+grant execute on function remove_rows, purge_rows to jeex_system;
 
 grant create on schema jeex to jeex_system;
 alter function create_project owner to jeex_system;
-alter function remove_project owner to jeex_system;
+alter function remove_rows owner to jeex_system;
+alter function purge_rows owner to jeex_system;
 alter function purge_project owner to jeex_system;
 alter function list_projects owner to jeex_system;
 revoke create on schema jeex from jeex_system;

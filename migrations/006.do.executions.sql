@@ -443,7 +443,8 @@ begin
   end loop;
 end $$;
 
--- Purges one project whose time has come, any of them, so that one that fails does not keep the others. Returns how many.
+-- Purges one project whose time has come, or part of a large one; any of them, so that one that fails does not keep the
+-- others. Returns 0 when there is none.
 create function purge_due() returns integer
 language plpgsql security definer set search_path = jeex, pg_temp as $$
 declare
@@ -454,7 +455,7 @@ begin
     perform scope_to(due);
     perform from projects p where p.id = due and p.purge_time <= now() for no key update;
     if found then
-      perform remove_project(sweeper(uuidv7()), due);
+      perform purge_rows(sweeper(uuidv7()), due);
       return 1;
     end if;
   end loop;

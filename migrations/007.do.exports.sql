@@ -1,10 +1,6 @@
 -- What writes exports: a manifest fixed at one revision, worked on under a lease. An expired export stays as it was stored;
 -- EXPIRED, and PENDING for a lease that ran out, are what the database's clock makes of it.
 
--- How many entries the manifest has, so that a list can end its page before it reads the manifests.
-alter table exports add column manifest_entries integer not null,
-  add constraint exports_manifest_counted check (manifest_entries = jsonb_array_length(manifest));
-
 -- An export's status by the database's clock.
 create function export_status(e exports) returns text language sql volatile
 return case

@@ -20,8 +20,6 @@ begin
   return last - first;
 end $$;
 
-grant execute on function compact_changes to jeex_app;
-
 grant create on schema jeex to jeex_system;
 alter function compact_changes owner to jeex_system;
 revoke create on schema jeex from jeex_system;

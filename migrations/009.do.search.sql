@@ -55,12 +55,17 @@ begin
   return convert_from(substring(bytes from 1 for most), 'UTF8');
 end $$;
 
+-- A text that PostgreSQL's parser reads in time that grows with its length alone: on a long run without a space, or an
+-- unclosed tag, it grows with the square, to minutes for 256 KiB.
+create function search_soft(content text) returns text language sql immutable parallel safe
+return regexp_replace(replace(content, '<', ' '), '(\S{64})', '\1 ', 'g');
+
 -- The vector a content is found by. A vector holds 1 MB of lexemes; 256 KiB of the oddest words make 0.8 MB. What does
 -- not fit all the same is found by nothing, and stands in nobody's way.
 create function search_vector(language text, content text, most integer default 262144) returns tsvector
 language plpgsql immutable parallel unsafe as $$
 begin
-  return to_tsvector(search_config(language), search_text(content, most));
+  return to_tsvector(search_config(language), search_soft(search_text(content, most)));
 exception when program_limit_exceeded then
   return '';
 end $$;
@@ -79,20 +84,23 @@ declare
   config regconfig := search_config(language);
   part text;
   best text;
+  vector tsvector;
 begin
   for start in 1 .. greatest(char_length(content), 1) by 8000 loop
     part := substr(content, start, 8200);  -- overlaps, so that no word is cut in every part
-    if to_tsvector(config, part) @@ query then
+    vector := to_tsvector(config, search_soft(part));
+    if vector @@ query then
       best := part;
       exit;
-    elsif best is null and to_tsvector(config, part) @@ terms then
+    elsif best is null and vector @@ terms then
       best := part;
     end if;
   end loop;
   return ts_headline(config, coalesce(best, left(content, 8200)), terms, options);
 end $$;
 
--- Makes the vectors of at most `most` heads that have none of their own yet, in all projects; returns how many. Only one
+-- Makes the vectors of at most `most` heads that have none of their own yet, of any projects, for three seconds at most;
+-- returns how many. In no order, so that no head keeps the others waiting for ever. Only one
 -- such call works at a time. Vectors are made before the first row is locked, and a row that is locked is left for the
 -- next call, so appending waits for one short update at most, and never in a circle.
 create function index_heads(most integer) returns integer
@@ -105,6 +113,7 @@ declare
   vectors tsvector[] := '{}';
   updated integer;
   indexed integer := 0;
+  until timestamptz := clock_timestamp() + interval '3 seconds';
 begin
   if not pg_try_advisory_xact_lock(hashtextextended('jeex.index_heads', 0)) then
     return 0;
@@ -113,15 +122,16 @@ begin
   into projects, types, heads, languages
   from (select d.project_id, d.document_type, d.head_version, p.language
         from documents d join projects p on p.id = d.project_id
-        where d.search_version <> d.head_version limit most) as s;
+        where d.search_version <> d.head_version order by random() limit most) as s;
   for i in 1 .. coalesce(cardinality(projects), 0) loop
+    exit when clock_timestamp() > until;
     perform scope_to(projects[i]);
     vectors[i] := (select search_vector(languages[i], b.content)
                    from document_versions v
                    join document_bodies b on b.project_id = v.project_id and b.sha256 = v.content_sha256
                    where v.project_id = projects[i] and v.document_type = types[i] and v.version = heads[i]);
   end loop;
-  for i in 1 .. coalesce(cardinality(projects), 0) loop
+  for i in 1 .. cardinality(vectors) loop
     perform scope_to(projects[i]);
     update documents d set search = vectors[i], search_version = heads[i]
     from (select s.project_id, s.document_type from documents s
@@ -134,7 +144,7 @@ begin
   return indexed;
 end $$;
 
-grant execute on function search_config, search_text, search_vector to jeex_app, jeex_system;
+grant execute on function search_config, search_text, search_soft, search_vector to jeex_app, jeex_system;
 grant execute on function search_terms, search_headline, index_heads to jeex_app;
 
 grant create on schema jeex to jeex_system;

@@ -1,2 +1,2 @@
-drop function index_heads, search_headline, search_terms, search_vector, search_text, search_config;
+drop function index_heads, search_headline, search_terms, search_vector, search_soft, search_text, search_config;
 update documents set search = null, search_version = 0;

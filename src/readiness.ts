@@ -3,6 +3,7 @@ import { createDatabase, first } from './db/pool.ts';
 import { sql, statement } from './db/statement.ts';
 import type { Logger } from './log.ts';
 import type { Health } from './rpc/health.ts';
+import { bounded } from './rpc/time.ts';
 
 const schemaVersion = statement({
   name: 'readiness.schema_version',
@@ -38,7 +39,8 @@ export const watchReadiness = async ({ url, requiredVersion, health, log }: Read
 
   const fault = async (): Promise<string | null> => {
     try {
-      const row = first(await database.run(schemaVersion, {}, AbortSignal.timeout(TIMEOUT_MS)));
+      const signal = AbortSignal.timeout(TIMEOUT_MS);
+      const row = first(await bounded(database.run(schemaVersion, {}, signal), signal));
       const version = row?.version ?? 0;
       return version >= requiredVersion ? null : `the schema is at ${version}, this release needs ${requiredVersion}`;
     } catch (error) {

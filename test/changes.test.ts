@@ -12,7 +12,7 @@ import { newProject, useService } from './support/service.ts';
 const service = await useService();
 const { changes, documents, executions, projects } = service;
 const owner = await useOwner(service.db);
-const app = await connectAs(service.db.appUrl);
+const admin = await connectAs(service.db.adminUrl);
 
 const times = <T>(count: number, make: (index: number) => T): T[] => Array.from({ length: count }, (_, i) => make(i));
 const upTo = (last: number): bigint[] => times(last, (i) => BigInt(i + 1));
@@ -83,7 +83,7 @@ describe('listing changes', () => {
     const before = await allChanges(service, projectId);
     const token = (await changes.listChanges({ projectId, pageSize: 2 })).nextPageToken;
     const compact = async (upTo: number, most: number) =>
-      (await app.query(`select compact_changes($1, $2, $3) as gone`, [projectId, upTo, most])).rows[0].gone;
+      (await admin.query(`select compact_changes($1, $2, $3) as gone`, [projectId, upTo, most])).rows[0].gone;
     assert.equal(await compact(6, 4), 4);
     assert.equal(await compact(6, 4), 2);
     assert.equal(await compact(6, 4), 0);

@@ -2,10 +2,26 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { DIFF_LIMITS, type DiffHunk, diffTexts } from '../src/documents/diff.ts';
 import { createDiffPool } from '../src/documents/diff-pool.ts';
-import { answerFits, HEADLINE_START, HEADLINE_STOP, headlineHtml } from '../src/documents/documents.ts';
+import { answerFits, HEADLINE_START, HEADLINE_STOP, headlineHtml, searchQuery } from '../src/documents/documents.ts';
 import { contentHash, entryParams } from '../src/documents/entries.ts';
 
 const MARKS = { CONTEXT: ' ', ADDED: '+', REMOVED: '-' } as const;
+
+describe('a search query', () => {
+  const table: readonly (readonly [string, string])[] = [
+    ['words "a phrase" or -without', 'words "a phrase" or -without'],
+    ['--verbose', 'verbose'],
+    [`${'-'.repeat(101)}x`, '-x'],
+    ['a - ( - & | ! < -b', 'a -b'],
+    ['"--quoted" foo--bar', '"--quoted" foo--bar'],
+    ['"a"--b', '"a"b'],
+    ['-https://example.org:8080/a?b=c&d now', '-"example.org:8080/a?b=c&d" now'],
+    ['"see https://example.org"', '"see https://example.org"'],
+  ];
+  for (const [typed, query] of table) {
+    it(`${typed.slice(0, 40)} is asked for as ${query}`, () => assert.equal(searchQuery(typed), query));
+  }
+});
 
 /** Hunks as `diff -U` prints them, with the note on a missing last line ending. */
 const unified = (hunks: readonly DiffHunk[]): string =>

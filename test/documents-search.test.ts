@@ -86,6 +86,21 @@ describe('searching documents', () => {
     });
   });
 
+  it('takes any number of minus signs', async () => {
+    const projectId = await projectWith('en', { a: 'red apple', b: 'green pear' });
+    for (const between of ['', ' ', '\n', '(', ')', '&', '|', '!', '<', ' (!']) {
+      assert.deepEqual(await typesOf(projectId, `${`-${between}`.repeat(201)}apple`), ['b'], between);
+      assert.deepEqual(await typesOf(projectId, `${`-${between}`.repeat(200)}apple`), ['a'], between);
+    }
+  });
+
+  it('finds the document that holds a pasted URL', async () => {
+    const urls = ['https://example.org:8443/a/b?c=d&e=f', 'http://localhost:8080/x', 'ftp://example.org/a'];
+    const heads = Object.fromEntries(urls.map((url, i) => [`url${i}`, `It is at ${url} for now.`]));
+    const projectId = await projectWith('en', heads);
+    for (const [i, url] of urls.entries()) assert.deepEqual(await typesOf(projectId, url), [`url${i}`], url);
+  });
+
   it('looks at heads alone, and sees a new one at once', async () => {
     const projectId = await projectWith('en', { idea: 'an old apple' });
     await indexAll();

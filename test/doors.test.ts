@@ -1,11 +1,14 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { gzipSync } from 'node:zlib';
+import type { DescMethod } from '@bufbuild/protobuf';
 import { BinaryWriter, WireType } from '@bufbuild/protobuf/wire';
 import { status } from '@grpc/grpc-js';
+import { AgentExecutionService } from '../src/gen/jeex/persistence/v1/agent_execution_service_pb.js';
 import { ChangeService } from '../src/gen/jeex/persistence/v1/change_service_pb.js';
 import { DatabaseService } from '../src/gen/jeex/persistence/v1/database_service_pb.js';
 import { DocumentService } from '../src/gen/jeex/persistence/v1/document_service_pb.js';
+import { ExportService } from '../src/gen/jeex/persistence/v1/export_service_pb.js';
 import { ProjectService } from '../src/gen/jeex/persistence/v1/project_service_pb.js';
 import { UserService } from '../src/gen/jeex/persistence/v1/user_service_pb.js';
 import { REASONS, type Reason, Refusal } from '../src/refusal.ts';
@@ -23,7 +26,10 @@ import {
 } from './support/echo.ts';
 import { grpcWeb, listBomb, nested, streamError } from './support/echo-wire.ts';
 
-const { getUser, createUser, batchGetUsers } = UserService.method;
+const { getUser, createUser, updateUser, batchGetUsers } = UserService.method;
+const { appendVersion, batchAppendVersions } = DocumentService.method;
+const { createExecution, listExecutions } = AgentExecutionService.method;
+const { createExport } = ExportService.method;
 const { createProject } = ProjectService.method;
 const ID = '0190f3a1-7b8c-7d2e-8f3a-4b5c6d7e8f90';
 const CORRELATION = '0190f3a1-7b8c-7d2e-8f3a-000000000001';
@@ -126,7 +132,6 @@ test('a field that breaks its rule is named by its path, on both doors', async (
 });
 
 test('content over its limit is CONTENT_TOO_LARGE on both doors', async () => {
-  const { appendVersion } = DocumentService.method;
   const request = { projectId: ID, documentType: 'idea', content: 'x'.repeat(3 * 1024 * 1024 + 1) };
   for (const refused of [
     refusedGrpc(await sendGrpc(client, appendVersion, encode(appendVersion, request))),
@@ -162,6 +167,47 @@ test('what cannot be decoded is INVALID_FIELD with the field, whatever the proto
     3,
     'INVALID_FIELD',
     ['project_id'],
+  ]);
+});
+
+const JSON_FAULTS: readonly (readonly [method: DescMethod, json: string, field: string])[] = [
+  [getUser, '{"id": 7}', 'id'],
+  [getUser, '{"idd": "x"}', 'idd'],
+  [getUser, 'null', ''],
+  [batchGetUsers, '{"ids": ["a", "b", 3, "d", 5]}', 'ids[2]'],
+  [batchGetUsers, '{"ids": "a"}', 'ids'],
+  [appendVersion, `{"projectId": "${ID}", "expectedVerison": 0}`, 'expectedVerison'],
+  [appendVersion, `{"projectId": "${ID}", "project_id": "${ID}"}`, 'project_id'],
+  [appendVersion, '{"metadata": [], "reason": "fine"}', 'metadata'],
+  [batchAppendVersions, '{"entries": [{"content": 1}]}', 'entries[0].content'],
+  [batchAppendVersions, '{"entries": [{}, {"documentType": "a", "document_type": "b"}]}', 'entries[1].document_type'],
+  [batchAppendVersions, '{"entries": [{}, {"expectedVersions": 0}, {"content": 1}]}', 'entries[1].expectedVersions'],
+  [batchAppendVersions, '{"entries": [{}, null]}', 'entries[1]'],
+  [createExecution, '{"input": {"data": "%"}}', 'input.data'],
+  [listExecutions, '{"startedAfter": "yesterday"}', 'started_after'],
+  [listExecutions, '{"statuses": ["EXECUTION_STATUS_FAILED", "LOST"]}', 'statuses[1]'],
+  [createExport, '{"ttl": "1h"}', 'ttl'],
+  [updateUser, '{"updateMask": "last_name"}', 'update_mask'],
+  [updateUser, '{"updateMask": 7}', 'update_mask'],
+  [updateUser, '{"user": {"profile": "x"}}', 'user.profile'],
+];
+
+test('a mistake in JSON is named by its path in the proto', async () => {
+  for (const [method, json, field] of JSON_FAULTS) {
+    const bodies: [string | Buffer<ArrayBuffer>, Record<string, string>][] = [
+      [json, {}],
+      [gzipSync(json) as Buffer<ArrayBuffer>, { 'content-encoding': 'gzip' }],
+    ];
+    for (const [body, headers] of bodies) {
+      const { reason, fields } = await refusedHttp(await post(http, method, body, headers));
+      assert.deepEqual([reason, fields], ['INVALID_FIELD', field === '' ? [] : [field]], json);
+    }
+  }
+  const query = `?connect=v1&encoding=json&message=${encodeURIComponent('{"idd": "x"}')}`;
+  assert.deepEqual((await refusedHttp(await fetch(http + pathOf(getUser) + query))).fields, ['idd']);
+  const { watchProjects } = ChangeService.method;
+  assert.deepEqual((await streamError(http, watchProjects, '{"cursors": [{}, {"after": 1}]}')).fields, [
+    'cursors[1].after',
   ]);
 });
 
@@ -216,8 +262,9 @@ test('what is nested 10 000 deep, or larger than 4 MiB, is refused on both doors
   const deepJson = `{"email":"a@b.example","name":"a","profile":${'{"a":'.repeat(10_000)}1${'}'.repeat(10_000)}}`;
   const overJson = await refusedHttp(await post(http, createUser, deepJson));
   assert.deepEqual([overJson.code, overJson.reason], [status.INVALID_ARGUMENT, 'INVALID_FIELD']);
+  assert.deepEqual(overJson.fields, ['profile']);
   const unknownKey = await refusedHttp(await post(http, getUser, `{"x":${'['.repeat(10_000)}${']'.repeat(10_000)}}`));
-  assert.deepEqual([unknownKey.code, unknownKey.fields], [status.INVALID_ARGUMENT, ['id']]);
+  assert.deepEqual([unknownKey.code, unknownKey.fields], [status.INVALID_ARGUMENT, ['x']]);
 
   const bomb = new BinaryWriter().tag(3, WireType.LengthDelimited).bytes(listBomb(10_000)).finish();
   for (const refused of [

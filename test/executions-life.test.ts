@@ -208,15 +208,16 @@ describe('completing', () => {
     await executions.completeExecution({ projectId, id, leaseToken, output });
   });
 
-  it('takes 3.5 MiB at most', async () => {
+  it('takes 3.25 MiB at most', async () => {
     const { projectId } = await newProject(service);
     const { id, leaseToken } = await startRun(service, projectId);
     const output = { data: new Uint8Array(1024 * 1024) };
-    const versions = [{ documentType: 'idea', content: 'x'.repeat(2.6 * 1024 * 1024) }];
+    const versions = [{ documentType: 'idea', content: 'x'.repeat(2.25 * 1024 * 1024) }];
     await assert.rejects(executions.completeExecution({ projectId, id, leaseToken, output, versions }), {
       reason: 'CONTENT_TOO_LARGE',
+      fields: ['versions'],
     });
-    versions[0] = { documentType: 'idea', content: 'x'.repeat(2.4 * 1024 * 1024) };
+    versions[0] = { documentType: 'idea', content: 'x'.repeat(2.2 * 1024 * 1024) };
     await executions.completeExecution({ projectId, id, leaseToken, output, versions });
   });
 });

@@ -111,7 +111,7 @@ describe('a batch', () => {
         agentType: `agent-${index}`,
         status,
         leaseSeconds: 60,
-        costMicros: 2n ** 60n,
+        costMicros: status === PENDING ? 0n : 2n ** 60n,
         ...times,
         ...(output && { output }),
       };
@@ -148,6 +148,15 @@ describe('a batch', () => {
       [{ status: RUNNING, startTime: later, leaseSeconds: 9 }, 'INVALID_FIELD', 'start_time'],
       [{ status: COMPLETED, completeTime: startTime }, 'INVALID_FIELD', 'start_time'],
       [{ status: RUNNING }, 'INVALID_FIELD', 'lease_seconds'],
+      ...[PENDING, RUNNING].flatMap((status): [object, string, string][] => [
+        [{ status, leaseSeconds: 9, output: { data: Uint8Array.of(1) } }, 'INVALID_FIELD', 'output'],
+        [{ status, leaseSeconds: 9, errorMessage: 'e' }, 'INVALID_FIELD', 'error_message'],
+        [{ status, leaseSeconds: 9, cancelReason: 'c' }, 'INVALID_FIELD', 'cancel_reason'],
+      ]),
+      [{ status: PENDING, model: 'm' }, 'INVALID_FIELD', 'model'],
+      [{ status: PENDING, inputTokens: 1n }, 'INVALID_FIELD', 'input_tokens'],
+      [{ status: PENDING, outputTokens: 1n }, 'INVALID_FIELD', 'output_tokens'],
+      [{ status: PENDING, costMicros: 1n }, 'INVALID_FIELD', 'cost_micros'],
       [{ status: PENDING, parentExecutionId: randomUUID() }, 'EXECUTION_NOT_FOUND', 'parent_execution_id'],
     ];
     for (const [entry, reason, field] of wrong) {
@@ -155,9 +164,12 @@ describe('a batch', () => {
       const fields = [`executions[1].${field}`];
       await assert.rejects(executions.batchCreateExecutions(batch), { reason, fields }, field);
     }
-    const input = { data: new Uint8Array(930_000) };
+    const input = { data: new Uint8Array(860_000) };
     const large = { projectId, executions: [1, 2, 3, 4].map(() => ({ ...good, input })) };
-    await assert.rejects(executions.batchCreateExecutions(large), { reason: 'CONTENT_TOO_LARGE' });
+    await assert.rejects(executions.batchCreateExecutions(large), {
+      reason: 'CONTENT_TOO_LARGE',
+      fields: ['executions'],
+    });
     assert.deepEqual((await executions.listExecutions({ projectId })).executions, []);
   });
 });
@@ -194,6 +206,13 @@ describe('listing runs', () => {
     assert.deepEqual(await list({ statuses: [FAILED, RUNNING] }), [5, 4]);
     assert.deepEqual(await list({ agentType: 'a' }), [5, 2, 1]);
     assert.deepEqual(await list({ startedAfter: at(2), startedBefore: at(4) }), [3, 2]);
+    // Runs start at whole microseconds, so that a nanosecond later is after the run.
+    const nanos = (minute: number, more: number) => ({ ...at(minute), nanos: more });
+    assert.deepEqual(await list({ startedAfter: nanos(2, 1), startedBefore: nanos(4, 1) }), [4, 3]);
+    assert.deepEqual(
+      await list({ startedAfter: { ...nanos(2, 999_999_999), seconds: at(2).seconds - 1n } }),
+      [5, 4, 3, 2],
+    );
     const { nextPageToken } = await executions.listExecutions({ projectId, pageSize: 1 });
     await assert.rejects(executions.listExecutions({ projectId, agentType: 'a', pageToken: nextPageToken }), {
       reason: 'INVALID_PAGE_TOKEN',

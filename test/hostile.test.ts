@@ -280,6 +280,8 @@ describe('a page token', () => {
       `${token}=`,
       ` ${token}`,
       '\uffff',
+      'a\0',
+      'x'.repeat(2049),
     ];
     for (const method of lists) {
       const { request, actor } = await exampleOf(method);

@@ -217,6 +217,9 @@ describe('isolation in the database', () => {
       'a table joined beside the scope': `select * from enter_project($1::uuid, $2::uuid, 'member') as scope, document_bodies b where b.sha256 = $3::bytea`,
       'an uncorrelated aggregate inside the fence': `select * from enter_project($1::uuid, $2::uuid, 'member') as scope
         left join lateral (select (select count(*) from document_bodies) as n where scope.project_id is not null offset 0) f on true`,
+      'a hashed sub-select': `select * from enter_project($1::uuid, $2::uuid, 'member') as scope
+        left join lateral (select v.version from document_versions v where v.project_id = scope.project_id
+          and v.content_sha256 not in (select b.sha256 from document_bodies b) and scope.project_id is not null offset 0) f on true`,
       'a hash that does not depend on the scope': `select * from enter_project($1::uuid, $2::uuid, 'member') as scope
         left join lateral (select v.version, b.size_bytes from document_versions v join document_bodies b on b.sha256 = v.content_sha256
           where scope.project_id is not null offset 0) f on true`,

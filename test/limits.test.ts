@@ -137,13 +137,17 @@ describe('at the default message size, with the largest data that can be written
     );
     const { ids } = rows[0];
     await read('UserService/GetUser', { id: first });
-    const got = (await read('UserService/BatchGetUsers', { ids })) as unknown as { users: { id: string }[] };
+    const got = (await read('UserService/BatchGetUsers', { ids })) as unknown as {
+      users: { id: string }[];
+      truncated: boolean;
+    };
     assert.deepEqual(
       got.users.map(({ id }) => id),
       ids.slice(0, got.users.length),
       'those that fit, in order',
     );
-    assert.ok(got.users.length > 10);
+    assert.ok(got.users.length > 10 && got.users.length < ids.length && got.truncated);
+    assert.equal((await service.users.batchGetUsers({ ids: [ids[0], randomUUID()] })).truncated, false);
     const listed = await pages('UserService/ListUsers', { emailPrefix: 'ä' }, 'users', 3);
     assert.equal(listed.pages, 3);
   });
@@ -203,9 +207,13 @@ describe('at the default message size, with the largest data that can be written
       const names = Array.from({ length: 100 }, (_, i) => ({ documentType: 'large', version: i + 1 }));
       const got = (await read('DocumentService/BatchGetVersions', { projectId, names, view })) as unknown as {
         versions: Fields[];
+        truncated: boolean;
       };
       assert.ok(got.versions.every(({ version }, i) => version === i + 1));
       assert.equal(got.versions.length >= 10, view === View.BASIC);
+      assert.equal(got.truncated, got.versions.length < names.length);
+      const few = [...names.slice(0, 1), { documentType: 'large', version: MANY * 9 }];
+      assert.equal((await documents.batchGetVersions({ projectId, names: few, view })).truncated, false);
     });
   }
 

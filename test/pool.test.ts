@@ -6,8 +6,12 @@ import { z } from 'zod';
 import { createDatabase } from '../src/db/pool.ts';
 import { createSlots } from '../src/db/slots.ts';
 import { sql, statement } from '../src/db/statement.ts';
+import { createLog } from '../src/log.ts';
+import { watchReadiness } from '../src/readiness.ts';
 import { Refusal } from '../src/refusal.ts';
+import { createHealth } from '../src/rpc/health.ts';
 import { useTestDatabase } from './support/postgres.ts';
+import { useProxy } from './support/proxy.ts';
 
 const one = statement({
   name: 'test.one',
@@ -89,6 +93,33 @@ describe('the pool', () => {
     assert.equal(await napping(), 0);
     assert.deepEqual(await pool.run(one, {}), [{ one: 1 }]);
     await watcher.end();
+    await pool.end();
+  });
+
+  it('has its slot back, and readiness turns, when the database falls silent', async () => {
+    const proxy = await useProxy(db.appUrl);
+    const pool = await createDatabase({ url: proxy.url, size: 1 });
+    const health = createHealth([]);
+    const readiness = await watchReadiness({ url: proxy.url, requiredVersion: 1, health, log: createLog('silent') });
+    assert.equal(health.ready, true);
+    await pool.run(one, {});
+    proxy.silent = true;
+    const call = new AbortController();
+    const sent = proxy.roundTrips;
+    const lost = assert.rejects(pool.run(nap, { seconds: 0 }, call.signal), {
+      reason: 'DATABASE_UNAVAILABLE',
+      outcome: 'unknown',
+    });
+    for (let i = 0; i < 500 && proxy.roundTrips === sent; i++) await sleep(1);
+    call.abort(new Refusal('DEADLINE', 'too late', { outcome: 'unknown' }));
+    await lost;
+    for (let i = 0; i < 500 && health.ready; i++) await sleep(10);
+    assert.equal(health.ready, false);
+    proxy.silent = false;
+    assert.deepEqual(await pool.run(one, {}), [{ one: 1 }]);
+    for (let i = 0; i < 1000 && !health.ready; i++) await sleep(10);
+    assert.equal(health.ready, true);
+    await readiness.stop();
     await pool.end();
   });
 });

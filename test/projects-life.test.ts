@@ -103,6 +103,33 @@ describe('purging a project', () => {
     assert.equal(await outcomeOf(projects.purgeProject({ id: projectId })), 'PROJECT_NOT_FOUND');
   });
 
+  it('goes in parts of any size, whatever refers to whatever', async () => {
+    const { projectId, editor } = await newWorld(service);
+    const document = { projectId, documentType: 'idea' };
+    for (const content of ['one', 'two']) await documents.appendVersion({ ...document, content }, { actor: editor });
+    await documents.restoreVersion({ ...document, version: 1, reason: 'back' }, { actor: editor });
+    const { execution: parent } = await service.executions.createExecution({ projectId, agentType: 'a' });
+    await service.executions.createExecution({ projectId, agentType: 'b', parentExecutionId: parent?.id ?? '' });
+    await service.exports.createExport({ projectId });
+    let parts = 0;
+    for (let removed = 1; removed > 0; parts++) {
+      await admin.query(`select set_config('jeex.project_id', $1, false)`, [projectId]);
+      removed = Number((await admin.query('select remove_rows($1, 1) as n', [projectId])).rows[0].n);
+    }
+    assert.ok(parts > 20, `${parts} parts`);
+    assert.equal((await admin.query('delete from projects where id = $1', [projectId])).rowCount, 1);
+  });
+
+  it('shows nobody a project whose purge has begun', async () => {
+    const { projectId: id, owner: first } = await newWorld(service);
+    await admin.query('update projects set delete_time = now(), purge_time = now() where id = $1', [id]);
+    for (const actor of [first, undefined]) {
+      assert.equal(await outcomeOf(projects.getProject({ id, showDeleted: true }, { actor })), 'PROJECT_NOT_FOUND');
+      assert.equal(await outcomeOf(projects.undeleteProject({ id }, { actor })), 'PROJECT_NOT_FOUND');
+    }
+    assert.deepEqual((await projects.listProjects({ showDeleted: true }, { actor: first })).projects, []);
+  });
+
   it('happens by itself when the time has come, and not before', async () => {
     const { projectId } = await newWorld(service);
     await projects.deleteProject({ id: projectId });

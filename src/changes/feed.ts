@@ -12,12 +12,14 @@ export type FeedEvent =
  * project that has none for 10 s, and at the start. Goes on until the signal aborts, or the actor may not watch one of them
  * any more.
  *
+ * @param cursorField the request's field that holds the cursors; null for a single one
  * @throws Refusal why it ended
  */
 export async function* follow(
   poller: Poller,
   actor: string | null,
   cursors: readonly Cursor[],
+  cursorField: string | null,
   signal: AbortSignal,
 ): AsyncGenerator<FeedEvent> {
   // Each watch has at most one answer here: it is asked for again when that one was sent.
@@ -32,9 +34,10 @@ export async function* follow(
   signal.addEventListener('abort', onAbort, { once: true });
   if (signal.aborted) onAbort();
 
-  const watches = cursors.map(({ projectId, afterRevision }): Watch => {
+  const watches = cursors.map(({ projectId, afterRevision }, index): Watch => {
     const watch: Watch = {
       project: projectId,
+      field: `${cursorField === null ? '' : `${cursorField}[${index}].`}after_revision`,
       actor,
       siblings: cursors.length,
       after: afterRevision ?? null,

@@ -1,5 +1,5 @@
 import type { Database } from '../db/pool.ts';
-import { Refusal, refusalOf } from '../refusal.ts';
+import { invalidField, Refusal, refusalOf } from '../refusal.ts';
 import { rowsPerPoll } from './changes.ts';
 import { type ChangeRow, type NewsRow, pollChanges } from './sql.ts';
 
@@ -13,6 +13,8 @@ export interface News {
 /** One project that one stream watches. */
 export interface Watch {
   readonly project: string;
+  /** The request's field that holds its cursor's revision. */
+  readonly field: string;
   readonly actor: string | null;
   /** How many projects its stream watches. */
   readonly siblings: number;
@@ -139,23 +141,30 @@ const toBatches = (watches: Iterable<Watch>): Watch[][] => {
   return batches;
 };
 
-/** @throws Refusal when the watch may not go on: its actor lost access, or its cursor is older than what is kept */
-const newsOf = ({ project, after }: Watch, rows: readonly NewsRow[]): News => {
+/** @throws Refusal when the watch may not go on: its actor may not enter, or its cursor lies outside of what is kept */
+const newsOf = (watch: Watch, rows: readonly NewsRow[]): News => {
+  const { project, after, field } = watch;
   const changes: ChangeRow[] = [];
   let revision: bigint | null = null;
   for (const row of rows) {
-    if (row.entered !== 'OK') throw refusalOf(row.entered, { project_id: project });
+    if (row.entered !== 'OK') throw refusalOf(reasonOf(watch, row.entered), { project_id: project });
     if (row.project_id === null || !('head' in row)) continue;
     if (row.project_id !== project) {
       throw new Refusal('INTERNAL', 'a row of another project was about to be answered', { outcome: 'unknown' });
     }
     if (after !== null && after < row.earliest_revision) throw compacted(row.earliest_revision);
+    // Numbers that are still to come would be passed over in silence.
+    if (after !== null && after > row.head) throw invalidField(field, `the project has reached revision ${row.head}`);
     revision = row.head;
     if (row.revision !== null) changes.push(row);
   }
   if (revision === null) throw new Refusal('INTERNAL', 'a watched project was not answered');
   return { changes: changes.sort((a, b) => Number(a.revision - b.revision)), revision };
 };
+
+/** Why a watch ends: who has once entered has lost access in whatever way, unless it is the project that was deleted. */
+const reasonOf = ({ heardAt }: Watch, entered: string): string =>
+  heardAt === null || entered === 'PROJECT_DELETED' ? entered : 'PROJECT_NOT_FOUND';
 
 /** The refusal of a cursor that is older than what is kept. */
 export const compacted = (earliest: bigint): Refusal =>

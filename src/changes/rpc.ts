@@ -53,12 +53,12 @@ async function* toEvents(events: AsyncIterable<FeedEvent>) {
 export const changeHandlers = ({ db, pager }: Context): ServiceHandlers<typeof ChangeService> => {
   const poller = createPoller(db);
   return {
-    watchProject: (request, call) => toEvents(follow(poller, call.actor, [request], call.signal)),
+    watchProject: (request, call) => toEvents(follow(poller, call.actor, [request], null, call.signal)),
 
     watchProjects: async function* (request, call) {
       const repeated = repeatedProject(request.cursors);
       if (repeated >= 0) throw invalidField(`cursors[${repeated}].project_id`, 'must not be named twice');
-      yield* toEvents(follow(poller, call.actor, request.cursors, call.signal));
+      yield* toEvents(follow(poller, call.actor, request.cursors, 'cursors', call.signal));
     },
 
     listChanges: async (request, call) => {

@@ -34,7 +34,7 @@ select p.id as project_id, p.revision as head, p.earliest_revision, ${CHANGE}
 from projects p
 left join lateral (
   select c.* from changes c
-  where c.project_id = scope.project_id and c.revision > coalesce(${after}, p.revision)
+  where c.project_id = scope.project_id and c.revision > case when ${after} is null then p.revision else ${after} end
   order by c.revision limit ${most}
 ) as c on true
 where p.id = scope.project_id

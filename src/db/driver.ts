@@ -48,12 +48,16 @@ const types = {
     parsers.get(oid) ?? pg.types.getTypeParser(oid, format as 'text'),
 };
 
+/** How long, in milliseconds, a cancelled statement may take to end before its connection counts as lost. */
+const CANCELLED_MS = 3_000;
+
 interface Backend {
   readonly host: string;
   readonly port: number;
   readonly ssl: boolean;
   readonly processID: number;
   readonly secretKey: number;
+  readonly connection: { readonly stream: { destroy(): void } };
 }
 
 /**
@@ -115,9 +119,13 @@ export const createDriver = (connectionString: string, applicationName: string) 
         if (signal?.aborted) {
           throw new StatementFailure(Object.assign(new Error('the call ended first'), { code: '57014' }), false);
         }
+        const backend = client as unknown as Backend;
         let cancelled: Promise<void> | undefined;
+        let lost: NodeJS.Timeout | undefined;
         const onAbort = () => {
-          cancelled = cancel(client as unknown as Backend);
+          cancelled = cancel(backend);
+          // A server that has fallen silent answers neither the statement nor its cancel.
+          lost = setTimeout(() => backend.connection.stream.destroy(), CANCELLED_MS);
         };
         signal?.addEventListener('abort', onAbort, { once: true });
         try {
@@ -136,6 +144,7 @@ export const createDriver = (connectionString: string, applicationName: string) 
           throw new StatementFailure(error as Error, true);
         } finally {
           signal?.removeEventListener('abort', onAbort);
+          clearTimeout(lost);
           await cancelled;
         }
       };

@@ -23,6 +23,21 @@ export const headlineHtml = (headline: string): string => {
   return characters.map((character) => ESCAPES[character] ?? character).join('');
 };
 
+// What is quoted, a URL, or several minus signs before a word with nothing but what the parser skips between them.
+const QUERY_PARTS = /"[^"]*"?|\w+:\/\/([^\s"]+)|(?<![^\s()&|!<"])-[\s()&|!<-]*-/g;
+
+/**
+ * A query as `websearch_to_tsquery` is given it. A URL is quoted, without its scheme, which is not indexed: else its
+ * punctuation would be taken for operators. Of the minus signs before a word an odd number leaves one and an even number none:
+ * each negates the next, and PostgreSQL fails at 33.
+ */
+export const searchQuery = (query: string): string =>
+  query.replace(QUERY_PARTS, (part: string, url?: string) => {
+    if (url !== undefined) return `"${url}"`;
+    if (part.startsWith('"')) return part;
+    return part.split('-').length % 2 === 0 ? '-' : '';
+  });
+
 /** Bytes that an appended version's answer has besides what the request brought, at most. */
 const ANSWER_BYTES = 600;
 const MAX_ANSWER_BYTES = 4 * 1024 * 1024 - 16 * 1024;

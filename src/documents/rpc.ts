@@ -13,7 +13,7 @@ import { oneOr } from '../rpc/convert.ts';
 import type { ServiceHandlers } from '../rpc/handlers.ts';
 import { cutPage, encodedSize, pageSize } from '../rpc/page.ts';
 import { createDiffPool } from './diff-pool.ts';
-import { answerFits, headlineHtml } from './documents.ts';
+import { answerFits, headlineHtml, searchQuery } from './documents.ts';
 import { entryParams } from './entries.ts';
 import * as statements from './sql.ts';
 import { toVersion, type VersionRow } from './version.ts';
@@ -101,7 +101,8 @@ export const documentHandlers = ({ db, pager }: Context): ServiceHandlers<typeof
         full: request.view === View.FULL,
       };
       const rows: Listed[] = await db.run(statements.batchGetVersions, params, call.signal);
-      return { versions: cutPage(rows, rows.length, versionSize, () => []).rows.map(versionOf) };
+      const fitting = cutPage(rows, rows.length, versionSize, () => []).rows;
+      return { versions: fitting.map(versionOf), truncated: fitting.length < rows.length };
     },
 
     listDocuments: async (request, call) => {
@@ -182,7 +183,7 @@ export const documentHandlers = ({ db, pager }: Context): ServiceHandlers<typeof
       const params = {
         project: request.projectId,
         actor: call.actor,
-        query: request.query,
+        query: searchQuery(request.query),
         after_rank: after === null ? null : Number(after[0]),
         after_type: after === null ? '' : String(after[1]),
         most: limit + 1,

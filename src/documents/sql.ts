@@ -88,14 +88,14 @@ left join ${version(sql.fragment`case when ${p.version} = 0 then head.version el
 where p.id = scope.project_id`,
 });
 
-/** The versions of these names that exist, in the names' order, as many as fit into a page. */
+/** The versions of these names that exist, in the names' order, as many as fit into a page, and the one it ends before. */
 export const batchGetVersions = read({
   name: 'documents.batch_get',
   need: 'reader',
   params: { document_types: 'text[]', versions: 'int4[]', full: 'bool' },
-  row: VersionRow.extend({ content }),
+  row: VersionRow.extend({ content, fits }),
   sql: (p) => sql.fragment`
-select scope.project_id, ${VERSION}, b.content
+select scope.project_id, ${VERSION}, ${FITS} as fits, b.content
 from (
   select v.*, ${running(sql.fragment`v.position`)}
   from (
@@ -104,8 +104,8 @@ from (
     join documents d on d.project_id = scope.project_id and d.document_type = n.document_type
     join ${version(sql.fragment`case when n.version = 0 then d.head_version else n.version end`)}
   ) as v
-) as v${body(p.full)}
-where ${FITS}
+) as v${body(sql.fragment`${p.full} and ${FITS}`)}
+where ${READ}
 order by v.position`,
 });
 

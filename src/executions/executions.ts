@@ -1,8 +1,11 @@
 /** How long a lease lasts when the caller does not say, in seconds. */
 const DEFAULT_LEASE_SECONDS = 300;
 
-/** The largest request with several parts, in bytes: its answer repeats much of it and must fit a message of 4 MiB. */
-export const MAX_REQUEST_BYTES = 3.5 * 1024 * 1024;
+/**
+ * The largest request with several parts, in bytes: its answer repeats much of it, adds the caller's name to each part, and
+ * must fit a message of 4 MiB.
+ */
+export const MAX_REQUEST_BYTES = 3.25 * 1024 * 1024;
 
 /** What a payload is when its caller does not say. */
 export const DEFAULT_CONTENT_TYPE = 'application/json';
@@ -47,4 +50,21 @@ export const timesFault = ({ status, start, complete, leaseSeconds: seconds }: R
   if (complete === null) return fault('complete_time', `must be given for a ${status} run`);
   if (start === null) return status === 'CANCELLED' ? null : fault('start_time', `must be given for a ${status} run`);
   return start > complete ? fault('complete_time', 'must not be before start_time') : null;
+};
+
+/** What a run has only once it ended, and what it has only once it runs: its fields in the request. */
+const OUTCOME = { output: 'output', errorMessage: 'error_message', cancelReason: 'cancel_reason' };
+const EFFORT = {
+  model: 'model',
+  inputTokens: 'input_tokens',
+  outputTokens: 'output_tokens',
+  costMicros: 'cost_micros',
+};
+type Later = Readonly<Partial<Record<keyof typeof OUTCOME | keyof typeof EFFORT, unknown>>>;
+
+/** The first field of a run to record that it cannot have yet in its status; null when there is none. */
+export const earlyField = (status: string, run: Later): string | null => {
+  if (status !== 'PENDING' && status !== 'RUNNING') return null;
+  const later = Object.entries(status === 'PENDING' ? { ...OUTCOME, ...EFFORT } : OUTCOME);
+  return later.find(([name]) => run[name as keyof Later])?.[1] ?? null;
 };

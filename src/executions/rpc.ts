@@ -16,15 +16,16 @@ import type { ServiceHandlers } from '../rpc/handlers.ts';
 import { cutPage, encodedSize, pageSize } from '../rpc/page.ts';
 import { leaseSeconds, MAX_REQUEST_BYTES } from './executions.ts';
 import * as statements from './sql.ts';
-import { executionStatus, ownPayload, recordParams, storedPayload, toExecution, toPayload } from './wire.ts';
+import { executionStatus, ownPayload, recordParams, roundedUp, storedPayload, toExecution, toPayload } from './wire.ts';
 
 const notFound = (): Refusal => refusalOf('EXECUTION_NOT_FOUND');
 
 /** @throws CONTENT_TOO_LARGE for a request whose answer might not fit a message */
-const refuseLarge = <D extends DescMessage>(desc: D, request: MessageShape<D>): void => {
+const refuseLarge = <D extends DescMessage>(desc: D, request: MessageShape<D>, field: string): void => {
   const bytes = toBinary(desc, request).byteLength;
   if (bytes > MAX_REQUEST_BYTES) {
-    throw new Refusal('CONTENT_TOO_LARGE', `the request has ${bytes} bytes; ${MAX_REQUEST_BYTES} is the most`);
+    const description = `the whole request has ${bytes} bytes; ${MAX_REQUEST_BYTES} is the most`;
+    throw new Refusal('CONTENT_TOO_LARGE', `${field}: ${description}`, { fields: [{ field, description }] });
   }
 };
 
@@ -86,7 +87,7 @@ export const executionHandlers = ({ db, pager }: Context): ServiceHandlers<typeo
   },
 
   completeExecution: async (request, call) => {
-    refuseLarge(CompleteExecutionRequestSchema, request);
+    refuseLarge(CompleteExecutionRequestSchema, request, 'versions');
     const output = storedPayload(request.output);
     const entries = request.versions.map((entry) => ({ ...entry, executionId: entry.executionId || request.id }));
     const params = {
@@ -151,8 +152,8 @@ export const executionHandlers = ({ db, pager }: Context): ServiceHandlers<typeo
       actor: call.actor,
       statuses: request.statuses.map(executionStatus.text),
       agent_type: request.agentType || null,
-      after: request.startedAfter ? timestampText(request.startedAfter, 'started_after') : null,
-      until: request.startedBefore ? timestampText(request.startedBefore, 'started_before') : null,
+      after: request.startedAfter ? timestampText(roundedUp(request.startedAfter), 'started_after') : null,
+      until: request.startedBefore ? timestampText(roundedUp(request.startedBefore), 'started_before') : null,
       before: after === null ? statements.LAST_ID : String(after[0]),
       most: limit + 1,
     };
@@ -170,7 +171,7 @@ export const executionHandlers = ({ db, pager }: Context): ServiceHandlers<typeo
   },
 
   batchCreateExecutions: async (request, call) => {
-    refuseLarge(BatchCreateExecutionsRequestSchema, request);
+    refuseLarge(BatchCreateExecutionsRequestSchema, request, 'executions');
     const params = {
       project: request.projectId,
       ...recordParams(request.executions, 'executions'),

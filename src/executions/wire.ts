@@ -1,4 +1,5 @@
-import type { MessageInitShape } from '@bufbuild/protobuf';
+import { create, type MessageInitShape } from '@bufbuild/protobuf';
+import { type Timestamp, TimestampSchema } from '@bufbuild/protobuf/wkt';
 import { open, seal } from '../db/envelope.ts';
 import {
   type AgentExecutionSchema,
@@ -8,7 +9,7 @@ import {
 } from '../gen/jeex/persistence/v1/agent_execution_service_pb.js';
 import { invalidField } from '../refusal.ts';
 import { duration, enumNames, etag, optionalTimestamp, timestamp, timestampText } from '../rpc/convert.ts';
-import { attemptOf, DEFAULT_CONTENT_TYPE, durationOf, leaseSeconds, timesFault } from './executions.ts';
+import { attemptOf, DEFAULT_CONTENT_TYPE, durationOf, earlyField, leaseSeconds, timesFault } from './executions.ts';
 import type { ExecutionRow } from './sql.ts';
 
 export const executionStatus = enumNames(ExecutionStatus);
@@ -65,10 +66,17 @@ export const toExecution = (row: ExecutionRow, payloads: Pick<Execution, 'input'
   };
 };
 
+/** A time that nothing is compared with but times of whole microseconds, rounded up to one: the comparison stays exact. */
+export const roundedUp = ({ seconds, nanos }: Timestamp): Timestamp => {
+  const micros = Math.ceil(nanos / 1000);
+  const whole = micros === 1_000_000;
+  return create(TimestampSchema, { seconds: seconds + (whole ? 1n : 0n), nanos: whole ? 0 : micros * 1000 });
+};
+
 /**
  * Runs to record as the parallel arrays that `create_executions` takes.
  * @param entryField the request's field that holds them; null for a single one
- * @throws INVALID_FIELD when a run's times contradict its status
+ * @throws INVALID_FIELD when a run's times contradict its status, or it has what only comes later
  */
 export const recordParams = (entries: readonly Omit<ExecutionEntry, '$typeName'>[], entryField: string | null) => {
   const inputs = entries.map(({ input }) => storedPayload(input));
@@ -91,6 +99,8 @@ const columnsOf = (entry: Omit<ExecutionEntry, '$typeName'>, path: string | null
   const status = executionStatus.text(entry.status);
   const fault = timesFault({ status, start, complete, leaseSeconds: entry.leaseSeconds });
   if (fault !== null) throw invalidField(at(fault.field), fault.description);
+  const early = earlyField(status, entry);
+  if (early !== null) throw invalidField(at(early), `must be absent while ${status}`);
   return {
     agent_type: entry.agentType,
     correlation_id: entry.correlationId || null,

@@ -1,31 +1,46 @@
 import type { IncomingMessage } from 'node:http';
 import { gunzipSync } from 'node:zlib';
+import type { JsonValue } from '@bufbuild/protobuf';
 import { MAX_MESSAGE_BYTES } from './limits.ts';
 
 /** A request's body, which Connect reads and decodes by itself, kept for what its decoder does not tell. */
 export interface Body {
-  /** Passes the chunks on, and keeps those of a binary message. */
+  /** Passes the chunks on, and keeps them. */
   record(source: AsyncIterable<Uint8Array>): AsyncIterable<Uint8Array>;
   /** The binary message as it was sent, unwrapped and uncompressed; null when it was JSON. Call it once the body was read. */
   message(): Uint8Array | null;
+  /** The JSON message as it was sent, parsed; undefined when it was binary, or no JSON. Call it once the body was read. */
+  json(): JsonValue | undefined;
 }
 
 const ENVELOPE_BYTES = 5;
 const COMPRESSED = 1;
 
+/** The content types of a message: plain, or in an envelope. */
+const TYPES = {
+  proto: /^application\/(?:(proto)|(connect\+proto|grpc-web(?:\+proto)?))\s*(?:;|$)/,
+  json: /^application\/(?:(json)|(connect\+json|grpc-web\+json))\s*(?:;|$)/,
+};
+
 /** Keeps the body of one request. */
 export const recordBody = (request: IncomingMessage): Body => {
-  const type = /^application\/(?:(proto)|(?:connect\+proto|grpc-web(?:\+proto)?))\s*(?:;|$)/.exec(
-    request.headers['content-type'] ?? '',
-  );
+  const type = request.headers['content-type'] ?? '';
   const chunks: Uint8Array[] = [];
+  const content = (encoding: 'proto' | 'json'): Uint8Array | null => {
+    if (request.method === 'GET') return queryMessage(request, encoding);
+    const [, plain, wrapped] = TYPES[encoding].exec(type) ?? [];
+    if (plain !== undefined) return inflate(Buffer.concat(chunks), request.headers['content-encoding'] === 'gzip');
+    return wrapped === undefined ? null : unwrap(Buffer.concat(chunks));
+  };
   return {
-    record: (source) => (type ? keep(source, chunks) : source),
-    message: () => {
-      if (request.method === 'GET') return queryMessage(request);
-      if (!type) return null;
-      const bytes = Buffer.concat(chunks);
-      return type[1] ? inflate(bytes, request.headers['content-encoding'] === 'gzip') : unwrap(bytes);
+    record: (source) => keep(source, chunks),
+    message: () => content('proto'),
+    json: () => {
+      try {
+        return JSON.parse(Buffer.from(content('json') ?? []).toString()) as JsonValue;
+      } catch {
+        return undefined;
+      }
     },
   };
 };
@@ -47,9 +62,9 @@ const unwrap = (bytes: Buffer): Uint8Array | null => {
 const inflate = (bytes: Buffer, compressed: boolean): Uint8Array =>
   compressed && bytes.length > 0 ? gunzipSync(bytes, { maxOutputLength: MAX_MESSAGE_BYTES }) : bytes;
 
-const queryMessage = ({ url }: IncomingMessage): Uint8Array | null => {
+const queryMessage = ({ url }: IncomingMessage, encoding: string): Uint8Array | null => {
   const query = new URL(url ?? '', 'http://host').searchParams;
-  if (query.get('encoding') !== 'proto') return null;
+  if (query.get('encoding') !== encoding) return null;
   const bytes = Buffer.from(query.get('message') ?? '', query.get('base64') === '1' ? 'base64url' : 'utf8');
   return inflate(bytes, query.get('compression') === 'gzip');
 };

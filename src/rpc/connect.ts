@@ -18,9 +18,11 @@ import type { Logger } from 'pino';
 import { type Body, recordBody } from './body.ts';
 import type { Entry } from './entry.ts';
 import { bareFailure, ClientGone, Code, type CodeName, type Failure } from './errors.ts';
+import { findJsonFault } from './json.ts';
 import { MAX_MESSAGE_BYTES } from './limits.ts';
 import { type Codec, deadlinePassed, type Link, type Pipeline } from './pipeline.ts';
 import { type MethodPlan, undecodable } from './plan.ts';
+import { findWireFault } from './wire.ts';
 
 /** A call on this door: its body as it arrives, and its entry into the pipeline. */
 interface HttpCall {
@@ -58,8 +60,12 @@ const options: Partial<UniversalHandlerOptions> = {
   acceptCompression: [compressionGzip],
   compressMinBytes: COMPRESS_MIN_BYTES,
   readMaxBytes: MAX_MESSAGE_BYTES,
-  // Handed through to the JSON serialiser, whose own decoder would replace invalid UTF-8 in silence.
-  jsonOptions: { textDecoder: new TextDecoder('utf-8', { fatal: true }) } as UniversalHandlerOptions['jsonOptions'],
+  jsonOptions: {
+    // A guard that is spelt wrong must not be passed over in silence.
+    ignoreUnknownFields: false,
+    // Handed through to the JSON serialiser, whose own decoder would replace invalid UTF-8 in silence.
+    textDecoder: new TextDecoder('utf-8', { fatal: true }),
+  } as UniversalHandlerOptions['jsonOptions'],
 };
 
 const serve = async (handler: UniversalHandler, request: IncomingMessage, response: ServerResponse) => {
@@ -109,10 +115,15 @@ const onAbort = (pipeline: Pipeline, context: HandlerContext, entry: Entry, body
 const causeOf = (error: ConnectError, plan: MethodPlan, body: Body): unknown => {
   const code = Number(error.code);
   const binary = /^parse binary: (.*)$/s.exec(error.rawMessage)?.[1];
-  if (binary !== undefined) return undecodable(plan, binary, body.message());
+  if (binary !== undefined) {
+    const bytes = body.message();
+    return undecodable(binary, bytes && findWireFault(plan.method.input, bytes));
+  }
   // A body that ends too early is reported by zlib as a fault of the buffer, and by Connect as one of the server.
   const garbled = error.rawMessage === 'decompression failed';
-  if (code === Code.INVALID_ARGUMENT || garbled) return undecodable(plan, error.rawMessage, null);
+  if (code === Code.INVALID_ARGUMENT || garbled) {
+    return undecodable(error.rawMessage, findJsonFault(plan.method.input, body.json()));
+  }
   return code === Code.INTERNAL ? error : bareFailure(codeNameOf(code), error.rawMessage);
 };
 

@@ -32,8 +32,10 @@ const VERSION = 1;
 const MAC_BYTES = 32;
 const DEFAULT_PAGE_SIZE = 50;
 const MAX_PAGE_SIZE = 1000;
+/** The field of a list's request that holds its page token. */
+export const PAGE_TOKEN = 'page_token';
 // May differ between the pages of one list.
-const FREE_FIELDS = ['page_size', 'page_token'];
+const FREE_FIELDS = ['page_size', PAGE_TOKEN];
 
 /** The number of rows of a page, for what the request says: 0 is 50, and above 1000 is 1000. */
 export const pageSize = (requested: number): number =>
@@ -72,7 +74,7 @@ export const createPager = (secret: Buffer): Pager => {
 };
 
 const invalid = (message: string): Refusal =>
-  new Refusal('INVALID_PAGE_TOKEN', message, { fields: [{ field: 'page_token', description: message }] });
+  new Refusal('INVALID_PAGE_TOKEN', message, { fields: [{ field: PAGE_TOKEN, description: message }] });
 
 const requestHash = (method: DescMethod, request: Message): string =>
   createHash('sha256')

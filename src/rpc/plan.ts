@@ -64,25 +64,17 @@ export const decode = (plan: MethodPlan, bytes: Uint8Array): Message => {
   try {
     message = fromBinary(plan.method.input, bytes);
   } catch (error) {
-    throw undecodable(plan, error instanceof Error ? error.message : 'not a message', bytes);
+    const said = error instanceof Error ? error.message : 'not a message';
+    throw undecodable(said, findWireFault(plan.method.input, bytes));
   }
   plan.checkWire?.(bytes);
   return message;
 };
 
-const JSON_FIELD = /^cannot decode field [\w.]+\.(\w+) from JSON: (.*)$/s;
-
 /**
  * The refusal of a request that a decoder of protobuf-es did not take.
  * @param message what the decoder said
- * @param bytes the binary request, when it was one
+ * @param fault the field that kept the request from being decoded; null when the fault is in none
  */
-export const undecodable = (plan: MethodPlan, message: string, bytes: Uint8Array | null): Refusal => {
-  if (bytes) {
-    const fault = findWireFault(plan.method.input, bytes);
-    return invalid(fault ? `${fault.field}: ${fault.description}` : `not a valid message: ${message}`, fault);
-  }
-  const [, field, description] = JSON_FIELD.exec(message) ?? [];
-  if (field && description) return invalid(`${field}: ${description}`, { field, description });
-  return invalid(message, null);
-};
+export const undecodable = (message: string, fault: FieldViolation | null): Refusal =>
+  invalid(fault ? `${fault.field}: ${fault.description}` : `not a valid message: ${message}`, fault);

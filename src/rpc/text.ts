@@ -1,6 +1,7 @@
 import { type DescField, type DescMessage, getOption, ScalarType } from '@bufbuild/protobuf';
 import { field as rulesOf } from '@bufbuild/protovalidate/gen/buf/validate/validate_pb.js';
 import { type Reason, Refusal } from '../refusal.ts';
+import { PAGE_TOKEN } from './page.ts';
 
 /** The deepest a Struct nests, its outermost object being the first level. */
 export const MAX_STRUCT_DEPTH = 20;
@@ -177,7 +178,7 @@ const checkMap =
 /**
  * Compiles the check that every request passes before its handler: text without NUL or lone surrogates, finite numbers,
  * times in range, small Structs. UUIDs are put into lower case on the way.
- * The returned function throws INVALID_FIELD, or CONTENT_TOO_LARGE for a large Struct, with the path of the first field that is wrong.
+ * The returned function throws INVALID_FIELD, CONTENT_TOO_LARGE for a large Struct, or INVALID_PAGE_TOKEN, with the path of the first field that is wrong.
  */
 export const compileTextCheck = (desc: DescMessage): ((message: object) => void) => {
   const check = compile(desc);
@@ -189,4 +190,6 @@ export const compileTextCheck = (desc: DescMessage): ((message: object) => void)
 };
 
 const refusalOf = ({ path, description, reason }: Fault): Refusal =>
-  new Refusal(reason, `${path}: ${description}`, { fields: [{ field: path, description }] });
+  new Refusal(path === PAGE_TOKEN ? 'INVALID_PAGE_TOKEN' : reason, `${path}: ${description}`, {
+    fields: [{ field: path, description }],
+  });

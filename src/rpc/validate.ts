@@ -1,7 +1,8 @@
 import { create, type DescMessage, type Message } from '@bufbuild/protobuf';
 import { pathToString } from '@bufbuild/protobuf/reflect';
 import { createValidator, type Violation } from '@bufbuild/protovalidate';
-import { type FieldViolation, Refusal } from '../refusal.ts';
+import { type FieldViolation, type Reason, Refusal } from '../refusal.ts';
+import { PAGE_TOKEN } from './page.ts';
 
 const validator = createValidator();
 
@@ -10,7 +11,7 @@ const SIZE_RULES = new Set(['string.max_bytes', 'bytes.max_len']);
 
 /**
  * Compiles the rules that a request type states in its proto.
- * The returned function throws INVALID_FIELD or CONTENT_TOO_LARGE with the path of every field that breaks one.
+ * The returned function throws INVALID_FIELD, CONTENT_TOO_LARGE or INVALID_PAGE_TOKEN with the path of every field that breaks one.
  */
 export const compileValidation = (desc: DescMessage): ((message: Message) => void) => {
   // The first validation of a type compiles its rules: done here, so that no call pays for it and a broken rule stops the start.
@@ -26,9 +27,13 @@ export const compileValidation = (desc: DescMessage): ((message: Message) => voi
 
 const refusalOf = (violations: readonly Violation[]): Refusal => {
   const fields = violations.map(fieldViolation);
-  const reason = violations.every(({ ruleId }) => SIZE_RULES.has(ruleId)) ? 'CONTENT_TOO_LARGE' : 'INVALID_FIELD';
   const [first] = fields;
-  return new Refusal(reason, `${first?.field}: ${first?.description}`, { fields });
+  return new Refusal(reasonOf(violations, fields), `${first?.field}: ${first?.description}`, { fields });
+};
+
+const reasonOf = (violations: readonly Violation[], fields: readonly FieldViolation[]): Reason => {
+  if (violations.every(({ ruleId }) => SIZE_RULES.has(ruleId))) return 'CONTENT_TOO_LARGE';
+  return fields.every(({ field }) => field === PAGE_TOKEN) ? 'INVALID_PAGE_TOKEN' : 'INVALID_FIELD';
 };
 
 const fieldViolation = ({ field, message, ruleId }: Violation): FieldViolation => ({

@@ -66,14 +66,13 @@ export const userHandlers = ({ db, pager }: Context): ServiceHandlers<typeof Use
   batchGetUsers: async (request, call) => {
     const rows = await db.run(statements.batchGetUsers, { ids: [...new Set(request.ids)] }, call.signal);
     const users = rows.map(toUser);
-    return {
-      users: cutPage(
-        users,
-        users.length,
-        (user) => encodedSize(userSchema, user),
-        () => [],
-      ).rows as User[],
-    };
+    const fitting = cutPage(
+      users,
+      users.length,
+      (user) => encodedSize(userSchema, user),
+      () => [],
+    ).rows;
+    return { users: fitting as User[], truncated: fitting.length < users.length };
   },
 
   listUsers: async (request, call) => {

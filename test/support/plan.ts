@@ -66,7 +66,8 @@ export const planFaults = (plan: PlanNode, tenant: ReadonlySet<string>): string[
     for (const child of children(node)) {
       const enters = child === inner && outer !== undefined && contains(outer, entersProject);
       const keeps = KEEPS.has(node['Node Type']) && place.entered ? node['Node Type'] : null;
-      const once = child['Parent Relationship'] === 'InitPlan' ? 'an InitPlan' : null;
+      // A hashed SubPlan is built once, as an InitPlan is.
+      const once = /^(Init|Sub)Plan$/.test(child['Parent Relationship'] ?? '') ? 'a sub-select' : null;
       const keeper = once ?? keeps ?? (enters ? null : place.keeper);
       walk(child, { entered: place.entered || enters, tied, keeper });
     }

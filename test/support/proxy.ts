@@ -34,6 +34,8 @@ export interface Proxy {
   cut(): void;
   /** Cuts every connection and takes no new one, until it is false again. */
   down: boolean;
+  /** Passes nothing on any more, and closes nothing: a network that has gone away. */
+  silent: boolean;
 }
 
 /** A proxy before PostgreSQL that counts round trips and connections, closed after the tests. */
@@ -42,6 +44,7 @@ export const useProxy = async (url: string): Promise<Proxy> => {
   const counts = { roundTrips: 0, connections: 0 };
   const sockets = new Set<Socket>();
   let down = false;
+  let silent = false;
   const server = createServer((client) => {
     if (down) {
       client.destroy();
@@ -64,9 +67,11 @@ export const useProxy = async (url: string): Promise<Proxy> => {
     }
     client.on('data', (chunk) => {
       counter(chunk as Buffer);
-      upstream.write(chunk);
+      if (!silent) upstream.write(chunk);
     });
-    upstream.on('data', (chunk) => client.write(chunk));
+    upstream.on('data', (chunk) => {
+      if (!silent) client.write(chunk);
+    });
   });
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');
@@ -94,6 +99,12 @@ export const useProxy = async (url: string): Promise<Proxy> => {
     set down(value) {
       down = value;
       if (down) cut();
+    },
+    get silent() {
+      return silent;
+    },
+    set silent(value) {
+      silent = value;
     },
     cut,
   };

@@ -790,7 +790,8 @@ export declare const ListExecutionsResponseSchema: GenMessage<ListExecutionsResp
 
 /**
  * A run to record as it is. PENDING has neither time; RUNNING has lease_seconds, and may have start_time (default: now);
- * the others have both times, CANCELLED perhaps only complete_time. No time lies after now.
+ * the others have both times, CANCELLED perhaps only complete_time. No time lies after now. Neither PENDING nor RUNNING has
+ * output, error_message or cancel_reason yet, and PENDING no model, tokens or cost.
  *
  * @generated from message jeex.persistence.v1.ExecutionEntry
  */
@@ -1071,7 +1072,7 @@ export declare const AgentExecutionService: GenService<{
   },
   /**
    * Completes a RUNNING run and appends its documents' versions in one transaction: both happen, or neither. The changes are
-   * those of the versions, then EXECUTION_COMPLETED. Answers the output. The whole request has at most 3.5 MiB.
+   * those of the versions, then EXECUTION_COMPLETED. Answers the output. The whole request has at most 3.25 MiB.
    * Errors: EXECUTION_NOT_FOUND; LEASE_LOST when the token is wrong or the lease ran out, noticed or not; ILLEGAL_TRANSITION
    * for a run that is PENDING or ended otherwise; CONTENT_TOO_LARGE, and those of BatchAppendVersions.
    *
@@ -1127,7 +1128,7 @@ export declare const AgentExecutionService: GenService<{
     output: typeof ListExecutionsResponseSchema;
   },
   /**
-   * Records several runs as they are, finished ones included, all or none. The whole request has at most 3.5 MiB.
+   * Records several runs as they are, finished ones included, all or none. The whole request has at most 3.25 MiB.
    * Errors: EXECUTION_NOT_FOUND for parent_execution_id, CONTENT_TOO_LARGE, QUOTA_EXCEEDED; field paths name the entry.
    *
    * @generated from rpc jeex.persistence.v1.AgentExecutionService.BatchCreateExecutions

@@ -98,13 +98,14 @@ export declare type Change = Message<"jeex.persistence.v1.Change"> & {
 export declare const ChangeSchema: GenMessage<Change>;
 
 /**
- * Says that a watched project has no further change.
+ * Says that a watched project has no further change: at the start when there is none after the cursor, and then after each
+ * 10 s without one.
  *
  * @generated from message jeex.persistence.v1.Heartbeat
  */
 export declare type Heartbeat = Message<"jeex.persistence.v1.Heartbeat"> & {
   /**
-   * The project's revision; everything up to it has been sent.
+   * The project's revision; every change after the cursor up to it has been sent, so that a watch can resume from it.
    *
    * @generated from field: int64 revision = 1;
    */
@@ -132,7 +133,8 @@ export declare type WatchProjectRequest = Message<"jeex.persistence.v1.WatchProj
   projectId: string;
 
   /**
-   * The last revision seen; 0 = from the first change, absent = from now on.
+   * The last revision seen; 0 = from the first change, absent = from now on. One that the project has not reached is
+   * INVALID_FIELD.
    *
    * @generated from field: optional int64 after_revision = 2;
    */
@@ -185,7 +187,8 @@ export declare type WatchCursor = Message<"jeex.persistence.v1.WatchCursor"> & {
   projectId: string;
 
   /**
-   * The last revision seen; 0 = from the first change, absent = from now on.
+   * The last revision seen; 0 = from the first change, absent = from now on. One that the project has not reached is
+   * INVALID_FIELD.
    *
    * @generated from field: optional int64 after_revision = 2;
    */
@@ -542,7 +545,8 @@ export declare const ChangeKindSchema: GenEnum<ChangeKind>;
 export declare const ChangeService: GenService<{
   /**
    * Streams every change after a revision, in order, none missed, none twice, and a heartbeat at least every 15 s. Resume with
-   * the last revision seen. The stream ends with PROJECT_NOT_FOUND within 15 s of the actor losing access.
+   * the last revision seen, which is no later than the project's. Once it runs, the stream ends with PROJECT_NOT_FOUND within
+   * 15 s of the actor losing access, in whatever way, and for an owner with PROJECT_DELETED when the project is deleted.
    * Errors: REVISION_COMPACTED.
    *
    * @generated from rpc jeex.persistence.v1.ChangeService.WatchProject

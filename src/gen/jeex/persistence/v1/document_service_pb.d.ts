@@ -464,6 +464,13 @@ export declare type BatchGetVersionsResponse = Message<"jeex.persistence.v1.Batc
    * @generated from field: repeated jeex.persistence.v1.DocumentVersion versions = 1;
    */
   versions: DocumentVersion[];
+
+  /**
+   * Whether some were left out because they no longer fit into a message: ask for the rest in further calls.
+   *
+   * @generated from field: bool truncated = 2;
+   */
+  truncated: boolean;
 };
 
 /**
@@ -980,7 +987,8 @@ export declare const DocumentService: GenService<{
   },
   /**
    * Appends several versions, of one or several documents, all or none.
-   * Errors: as AppendVersion; field paths and metadata name the entry.
+   * Errors: as AppendVersion; field paths and metadata name the entry. VERSION_CONFLICT tells the head as it would be at that
+   * entry, after those before it in the batch.
    *
    * @generated from rpc jeex.persistence.v1.DocumentService.BatchAppendVersions
    */
@@ -1001,7 +1009,7 @@ export declare const DocumentService: GenService<{
     output: typeof GetVersionResponseSchema;
   },
   /**
-   * Answers several versions; the missing are left out, and so are those that no longer fit into a message.
+   * Answers several versions; the missing are left out, and so are, with `truncated`, those that no longer fit into a message.
    *
    * @generated from rpc jeex.persistence.v1.DocumentService.BatchGetVersions
    */
@@ -1033,7 +1041,7 @@ export declare const DocumentService: GenService<{
     output: typeof ListVersionsResponseSchema;
   },
   /**
-   * Appends a version with the content of an earlier one.
+   * Appends a version with the content, metadata and scores of an earlier one; not its reason, nor its execution_id.
    * Errors: DOCUMENT_NOT_FOUND, VERSION_NOT_FOUND, VERSION_CONFLICT, QUOTA_EXCEEDED.
    *
    * @generated from rpc jeex.persistence.v1.DocumentService.RestoreVersion

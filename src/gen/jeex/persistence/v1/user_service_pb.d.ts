@@ -226,6 +226,13 @@ export declare type BatchGetUsersResponse = Message<"jeex.persistence.v1.BatchGe
    * @generated from field: repeated jeex.persistence.v1.User users = 1;
    */
   users: User[];
+
+  /**
+   * Whether some were left out because they no longer fit into a message: ask for the rest in further calls.
+   *
+   * @generated from field: bool truncated = 2;
+   */
+  truncated: boolean;
 };
 
 /**
