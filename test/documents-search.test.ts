@@ -46,6 +46,17 @@ const staleHeads = async (): Promise<number> => {
 describe('searching documents', () => {
   after(() => Promise.all([db.end(), owner.end()]));
 
+  it('finds its way through texts that PostgreSQL alone would read for minutes', async () => {
+    const projectId = await projectWith('en', {
+      runs: `fox ${'a_'.repeat(131_000)}`,
+      tags: `fox ${'<!--'.repeat(60_000)}`,
+      plain: 'a fox',
+    });
+    assert.deepEqual((await typesOf(projectId, 'fox')).sort(), ['plain', 'runs', 'tags']);
+    await indexAll();
+    assert.deepEqual((await typesOf(projectId, 'fox')).sort(), ['plain', 'runs', 'tags']);
+  });
+
   it("knows the forms of a word in the project's language, with and without a stored vector", async () => {
     const table = [
       { language: 'en', content: 'Foxes were running quickly', found: ['fox', 'run'], missed: ['hare'] },
