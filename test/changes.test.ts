@@ -5,8 +5,9 @@ import { repeatedProject, rowsPerPoll } from '../src/changes/changes.ts';
 import { firstBrokenLink } from '../src/demo/chain.ts';
 import { ChangeKind } from '../src/gen/jeex/persistence/v1/change_service_pb.js';
 import { allChanges } from './support/changes.ts';
-import { connectAs, startRun, useOwner } from './support/executions.ts';
+import { startRun } from './support/executions.ts';
 import { append, completedExport, newExport } from './support/exports.ts';
+import { connectAs, useOwner } from './support/postgres.ts';
 import { newProject, useService } from './support/service.ts';
 
 const service = await useService();

@@ -3,9 +3,9 @@ import { randomUUID } from 'node:crypto';
 import { describe, it } from 'node:test';
 import { Role } from '../src/gen/jeex/persistence/v1/project_service_pb.js';
 import { newWorld } from './support/examples.ts';
-import { connectAs } from './support/executions.ts';
 import { meeting } from './support/locks.ts';
 import { outcomeOf } from './support/methods.ts';
+import { connectAs } from './support/postgres.ts';
 import { newUser, useService } from './support/service.ts';
 
 // Two replicas on one database: nothing here may rest on what one process knows.

@@ -9,10 +9,9 @@ import type { CallError } from './support/client.ts';
 import { encode, post, type Refused, refusedGrpc, refusedHttp, sendGrpc } from './support/echo.ts';
 import { grpcWeb } from './support/echo-wire.ts';
 import { newWorld } from './support/examples.ts';
-import { connectAs } from './support/executions.ts';
 import { lockProject, untilBlocked } from './support/locks.ts';
 import { type Fields, isRead, methodOf } from './support/methods.ts';
-import { useTestDatabase } from './support/postgres.ts';
+import { connectAs, useTestDatabase } from './support/postgres.ts';
 import { useProxy } from './support/proxy.ts';
 import { newUser, type TestService, useService } from './support/service.ts';
 

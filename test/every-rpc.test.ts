@@ -3,9 +3,8 @@ import { randomUUID } from 'node:crypto';
 import { describe, it } from 'node:test';
 import { type DescMethod, equals, type Message } from '@bufbuild/protobuf';
 import { EXAMPLES, newWorld } from './support/examples.ts';
-import { connectAs } from './support/executions.ts';
 import { callOf, isRead, keyOf, METHODS } from './support/methods.ts';
-import { useTestDatabase } from './support/postgres.ts';
+import { connectAs, useTestDatabase } from './support/postgres.ts';
 import { useProxy } from './support/proxy.ts';
 import { useService } from './support/service.ts';
 

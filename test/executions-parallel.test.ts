@@ -2,7 +2,8 @@ import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
 import { describe, it } from 'node:test';
 import { ExecutionStatus } from '../src/gen/jeex/persistence/v1/agent_execution_service_pb.js';
-import { changeKinds, newAgent, useOwner } from './support/executions.ts';
+import { changeKinds, newAgent } from './support/executions.ts';
+import { useOwner } from './support/postgres.ts';
 import { newProject, useService } from './support/service.ts';
 
 const service = await useService();

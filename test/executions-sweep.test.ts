@@ -5,7 +5,8 @@ import { createDatabase } from '../src/db/pool.ts';
 import { ExecutionStatus } from '../src/gen/jeex/persistence/v1/agent_execution_service_pb.js';
 import { createLog } from '../src/log.ts';
 import { startSweeper } from '../src/sweeper.ts';
-import { changeKinds, newAgent, startRun, useOwner } from './support/executions.ts';
+import { changeKinds, newAgent, startRun } from './support/executions.ts';
+import { useOwner } from './support/postgres.ts';
 import { newProject, useService } from './support/service.ts';
 
 const service = await useService();

@@ -3,7 +3,8 @@ import { randomBytes, randomUUID } from 'node:crypto';
 import { describe, it } from 'node:test';
 import { timestampFromMs } from '@bufbuild/protobuf/wkt';
 import { ExecutionStatus } from '../src/gen/jeex/persistence/v1/agent_execution_service_pb.js';
-import { changeKinds, useOwner } from './support/executions.ts';
+import { changeKinds } from './support/executions.ts';
+import { useOwner } from './support/postgres.ts';
 import { newProject, newUser, useService } from './support/service.ts';
 
 const service = await useService();

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
 import { describe, it } from 'node:test';
-import { connectAs } from './support/executions.ts';
 import { append, newExport, sha256 } from './support/exports.ts';
+import { connectAs } from './support/postgres.ts';
 import { newProject, useService } from './support/service.ts';
 
 const service = await useService();

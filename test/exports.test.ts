@@ -4,8 +4,9 @@ import { describe, it } from 'node:test';
 import { createDatabase } from '../src/db/pool.ts';
 import { listExports } from '../src/exports/sql.ts';
 import { type Export, ExportStatus } from '../src/gen/jeex/persistence/v1/export_service_pb.js';
-import { changeKinds, connectAs, useOwner } from './support/executions.ts';
+import { changeKinds } from './support/executions.ts';
 import { append, completedExport, expire, FILE, lapse, newExport, sha256, startedExport } from './support/exports.ts';
+import { connectAs, useOwner } from './support/postgres.ts';
 import { newProject, useService } from './support/service.ts';
 
 const service = await useService();

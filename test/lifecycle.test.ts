@@ -1,12 +1,11 @@
 import assert from 'node:assert/strict';
 import { after, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { Client } from 'pg';
 import { latestVersion } from '../src/db/migrator.ts';
 import { bootstrap } from '../src/db/roles.ts';
 import { Health, HealthCheckResponse_ServingStatus as Serving } from '../src/gen/grpc/health/v1/health_pb.js';
 import { clientOf, openChannel } from './support/client.ts';
-import { type TestDatabase, testCluster, useTestDatabase } from './support/postgres.ts';
+import { connectAs, type TestDatabase, testCluster, useTestDatabase } from './support/postgres.ts';
 import { clientsOn, newUser } from './support/service.ts';
 import { spawnService } from './support/spawned.ts';
 
@@ -16,14 +15,6 @@ const useClients = (address: string) => {
   const channel = openChannel(address);
   after(() => channel.close());
   return { ...clientsOn(channel), health: clientOf(Health, channel) };
-};
-
-const useConnection = async (url: string): Promise<Client> => {
-  const client = new Client({ connectionString: url });
-  client.on('error', () => {});
-  await client.connect();
-  after(() => client.end());
-  return client;
 };
 
 /** Asks until the answer is yes, 10 s at most. */
@@ -42,7 +33,7 @@ describe('two services that start at once on one empty database', async () => {
     await bootstrap(adminUrl, { database: db.name, passwords });
     const started = await Promise.all([spawnService(environment(db)), spawnService(environment(db))]);
     for (const { grpc } of started) assert.ok(await newUser(useClients(grpc)));
-    const owner = await useConnection(db.ownerUrl);
+    const owner = await connectAs(db.ownerUrl);
     const { rows } = await owner.query(
       'select version, count(*)::int as times from jeex.schemaversion group by 1 order by 1',
     );
@@ -69,7 +60,7 @@ describe('SIGTERM while calls are in flight', async () => {
     })().catch(() => {});
     await until('the watch shows SERVING', async () => statuses.includes(Serving.SERVING));
 
-    const blocker = await useConnection(db.adminUrl);
+    const blocker = await connectAs(db.adminUrl);
     await blocker.query('begin');
     await blocker.query('select from jeex.projects where id = $1 for update', [id]);
     const inFlight = projects.updateProject({ project: { id, name: 'Finished' } }, { actor });

@@ -5,8 +5,8 @@ import { toBinary } from '@bufbuild/protobuf';
 import { ExecutionStatus } from '../src/gen/jeex/persistence/v1/agent_execution_service_pb.js';
 import { type DocumentVersion, View } from '../src/gen/jeex/persistence/v1/document_service_pb.js';
 import { newWorld } from './support/examples.ts';
-import { connectAs } from './support/executions.ts';
 import { callOf, type Fields, methodOf } from './support/methods.ts';
+import { connectAs } from './support/postgres.ts';
 import { newUser, useService } from './support/service.ts';
 
 // The sweeper would make vectors of all this meanwhile; nothing here is about searching fast.

@@ -4,8 +4,8 @@ import { describe, it } from 'node:test';
 import { ExecutionStatus } from '../src/gen/jeex/persistence/v1/agent_execution_service_pb.js';
 import { ProjectStatus, Role } from '../src/gen/jeex/persistence/v1/project_service_pb.js';
 import { EXAMPLES, newWorld } from './support/examples.ts';
-import { connectAs, useOwner } from './support/executions.ts';
 import { callOf, type Fields, methodOf, outcomeOf } from './support/methods.ts';
+import { connectAs, useOwner } from './support/postgres.ts';
 import { newUser, useService } from './support/service.ts';
 
 const service = await useService();

@@ -3,8 +3,8 @@ import { randomUUID } from 'node:crypto';
 import { describe, it } from 'node:test';
 import { type Project, ProjectStatus, Role } from '../src/gen/jeex/persistence/v1/project_service_pb.js';
 import { newWorld } from './support/examples.ts';
-import { useOwner } from './support/executions.ts';
 import { type Fields, outcomeOf } from './support/methods.ts';
+import { useOwner } from './support/postgres.ts';
 import { newUser, useService } from './support/service.ts';
 
 const service = await useService();

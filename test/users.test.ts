@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
 import { describe, it } from 'node:test';
-import { connectAs } from './support/executions.ts';
+import { connectAs } from './support/postgres.ts';
 import { newProject, newUser, useService } from './support/service.ts';
 
 const service = await useService();

@@ -4,8 +4,8 @@ import { describe, it } from 'node:test';
 import { create, type DescMethod, equals, fromJsonString, toJsonString } from '@bufbuild/protobuf';
 import { post } from './support/echo.ts';
 import { newWorld } from './support/examples.ts';
-import { connectAs } from './support/executions.ts';
 import { callOf, type Fields, methodOf } from './support/methods.ts';
+import { connectAs } from './support/postgres.ts';
 import { useService } from './support/service.ts';
 
 const service = await useService();

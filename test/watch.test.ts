@@ -8,9 +8,8 @@ import { createDatabase, type Database } from '../src/db/pool.ts';
 import { ChangeKind } from '../src/gen/jeex/persistence/v1/change_service_pb.js';
 import { Visibility } from '../src/gen/jeex/persistence/v1/project_service_pb.js';
 import { allChanges, type Watching, watch, watchMany } from './support/changes.ts';
-import { connectAs } from './support/executions.ts';
 import { append } from './support/exports.ts';
-import { useTestDatabase } from './support/postgres.ts';
+import { connectAs, useTestDatabase } from './support/postgres.ts';
 import { useProxy } from './support/proxy.ts';
 import { newProject, newUser, useService } from './support/service.ts';
 

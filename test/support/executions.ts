@@ -1,22 +1,7 @@
 import { randomUUID } from 'node:crypto';
-import { after } from 'node:test';
-import { Client } from 'pg';
+import type { Client } from 'pg';
 import type { CallOptions } from './client.ts';
-import type { TestDatabase } from './postgres.ts';
 import type { Clients } from './service.ts';
-
-/** A connection, closed after the file's tests. */
-export const connectAs = async (url: string): Promise<Client> => {
-  const client = new Client({ connectionString: url });
-  client.on('error', () => {});
-  await client.connect();
-  await client.query('set search_path = jeex');
-  after(() => client.end());
-  return client;
-};
-
-/** A connection as the schema's owner, who may look at and alter what no call can. */
-export const useOwner = (db: TestDatabase): Promise<Client> => connectAs(db.ownerUrl);
 
 /** The kinds of a project's changes, in order. */
 export const changeKinds = async (owner: Client, projectId: string): Promise<string[]> => {

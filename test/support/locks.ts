@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Client } from 'pg';
-import { connectAs } from './executions.ts';
 import type { TestDatabase } from './postgres.ts';
+import { connectAs } from './postgres.ts';
 
 /**
  * Waits until this many backends (at least; with 0: none) of the database wait for a lock; fails after 5 s.

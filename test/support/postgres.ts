@@ -56,6 +56,19 @@ export async function useTestDatabase(options: { empty?: boolean } = {}): Promis
   return database;
 }
 
+/** A connection, closed after the file's tests. */
+export const connectAs = async (url: string): Promise<Client> => {
+  const client = new Client({ connectionString: url });
+  client.on('error', () => {});
+  await client.connect();
+  await client.query('set search_path = jeex');
+  after(() => client.end());
+  return client;
+};
+
+/** A connection as the schema's owner, who may look at and alter what no call can. */
+export const useOwner = (db: TestDatabase): Promise<Client> => connectAs(db.ownerUrl);
+
 /** Another clone's work on the template can stand in the way for a moment (object_in_use). */
 async function clone(client: Client, name: string, template: string): Promise<void> {
   for (let attempt = 1; ; attempt += 1) {
