@@ -1,5 +1,5 @@
 import type { AddressInfo } from 'node:net';
-import { type Server as GrpcServer, ServerCredentials } from '@grpc/grpc-js';
+import { type Server as GrpcServer, ServerCredentials, setLogger } from '@grpc/grpc-js';
 import type { Logger } from 'pino';
 import { createConnectHandler } from './connect.ts';
 import { createGrpcDoor, createServer } from './grpc.ts';
@@ -60,6 +60,9 @@ export const createDoors = (options: DoorOptions): Doors => {
   // Health tells nothing but itself, and probes have no token: any address will do.
   const healthAddress = options.healthListen === null ? null : parseAddress(options.healthListen);
 
+  // grpc-js would write to the console what the callers of this are told anyway.
+  const tell = (message: unknown) => log.debug({ grpc: String(message) }, 'grpc-js');
+  setLogger({ error: tell, info: tell, debug: tell });
   const plans = compilePlans(implementations);
   const pipeline = createPipeline(log, authenticate);
   const grpc = createGrpcDoor(pipeline, plans);
@@ -79,9 +82,9 @@ export const createDoors = (options: DoorOptions): Doors => {
     start: async () => {
       try {
         return {
-          grpc: await listenGrpc(grpc, grpcAddress),
-          http: await listen(http, httpAddress),
-          health: probes && (await listenGrpc(probes, healthAddress)),
+          grpc: await listening('GRPC_LISTEN', grpcAddress, listenGrpc(grpc, grpcAddress)),
+          http: await listening('HTTP_LISTEN', httpAddress, listen(http, httpAddress)),
+          health: probes && (await listening('HEALTH_LISTEN', healthAddress, listenGrpc(probes, healthAddress))),
         };
       } catch (error) {
         await stop(0);
@@ -103,6 +106,19 @@ const checkedAddress = (name: string, text: string, authenticated: boolean): Add
     `${name}=${text} can be reached from other machines, and authentication is off: anybody could read and write everything. ` +
       'Listen on 127.0.0.1, or configure authentication.',
   );
+};
+
+/** Says of which setting an address is that cannot be listened on, and what to do. */
+const listening = async (name: string, address: Address, started: Promise<string>): Promise<string> => {
+  try {
+    return await started;
+  } catch (cause) {
+    const message = cause instanceof Error ? cause.message : String(cause);
+    const why = message.includes('EADDRINUSE') ? 'something listens there already' : message;
+    throw new Error(`${name}=${formatAddress(address)} cannot be listened on: ${why}. Stop that, or set another.`, {
+      cause,
+    });
+  }
 };
 
 const listenGrpc = (server: GrpcServer, address: Address): Promise<string> =>
