@@ -1,17 +1,15 @@
-import { readFileSync } from 'node:fs';
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
 import { ConfigError } from './config.ts';
+import { VERSION } from './version.ts';
 
 /** What the command answers to the shell. */
 const EXIT = { done: 0, failed: 1, wrongUse: 2 } as const;
-
-const manifest = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as { version: string };
 
 /** Commands load their code when they run, so that `--help` does not wait for what it does not need. */
 function createProgram(): Command {
   const program = new Command('jeex-persistence')
     .description('The persistence service of JEEX Idea: users, projects, documents, executions and exports over gRPC.')
-    .version(manifest.version)
+    .version(VERSION)
     .showHelpAfterError('(add --help for the commands and options)')
     .addHelpText('after', '\nThe configuration comes from the environment: see .env.example.')
     .exitOverride();

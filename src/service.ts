@@ -1,4 +1,3 @@
-import { readFileSync } from 'node:fs';
 import { changeHandlers } from './changes/rpc.ts';
 import type { Config } from './config.ts';
 import { type About, databaseHandlers } from './database/rpc.ts';
@@ -21,14 +20,10 @@ import type { Context } from './rpc/context.ts';
 import { type BoundAddresses, createDoors } from './rpc/doors.ts';
 import { type Implementation, implement } from './rpc/handlers.ts';
 import { createHealth } from './rpc/health.ts';
-import { formatAddress } from './rpc/listen.ts';
 import { createPager } from './rpc/page.ts';
 import { startSweeper } from './sweeper.ts';
 import { userHandlers } from './users/rpc.ts';
-
-export const VERSION = (
-  JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as { version: string }
-).version;
+import { VERSION } from './version.ts';
 
 /** How long connections have to close once their calls have ended, in milliseconds. */
 const CLOSE_MS = 1000;
@@ -79,22 +74,23 @@ export const startService = async ({ config, databaseUrl, pageTokenSecret, log }
   opened.defer(() => db.end());
 
   const context: Context = { db, pager: createPager(pageTokenSecret) };
+  const migrations = migrationFiles();
   const health = createHealth(SERVICES.map(({ typeName }) => typeName));
   const services = implementations(context, {
     serviceVersion: VERSION,
     poolSize: config.poolSize,
     health,
-    migrations: migrationFiles(),
+    migrations,
   });
-  const readiness = await watchReadiness({ url: databaseUrl, requiredVersion: latestVersion(), health, log });
+  const readiness = await watchReadiness({ url: databaseUrl, requiredVersion: latestVersion(migrations), health, log });
   opened.defer(() => readiness.stop());
   const sweeper = startSweeper({ db, log });
   opened.defer(() => sweeper.stop());
 
   const doors = createDoors({
-    grpcListen: formatAddress(config.grpcListen),
-    httpListen: formatAddress(config.httpListen),
-    healthListen: config.healthListen && formatAddress(config.healthListen),
+    grpcListen: config.grpcListen,
+    httpListen: config.httpListen,
+    healthListen: config.healthListen,
     authenticate: null,
     allowedOrigins: config.allowedOrigins,
     implementations: services,

@@ -4,7 +4,7 @@ import { describe, it } from 'node:test';
 import { compareMigrations, hitRatio } from '../src/database/database.ts';
 import { latestVersion } from '../src/db/migrator.ts';
 import { DatabaseStatus } from '../src/gen/jeex/persistence/v1/database_service_pb.js';
-import { VERSION } from '../src/service.ts';
+import { VERSION } from '../src/version.ts';
 import { useOwner, useTestDatabase } from './support/postgres.ts';
 import { useProxy } from './support/proxy.ts';
 import { newUser, useService } from './support/service.ts';

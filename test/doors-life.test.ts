@@ -12,6 +12,8 @@ import { Refusal } from '../src/refusal.ts';
 import type { Call } from '../src/rpc/call.ts';
 import { createDoors } from '../src/rpc/doors.ts';
 import { createHealth } from '../src/rpc/health.ts';
+import { parseAddress } from '../src/rpc/listen.ts';
+import { SERVICES } from '../src/service.ts';
 import {
   type Answers,
   callGrpc,
@@ -21,7 +23,6 @@ import {
   post,
   refusedGrpc,
   refusedHttp,
-  SERVICES,
   sendGrpc,
   streamGrpc,
   until,
@@ -222,9 +223,9 @@ test('browsers get in from the listed origins only', async () => {
 });
 
 test('an address beyond this machine is refused without authentication, with the reason', () => {
-  const options = { healthListen: '0.0.0.0:0', allowedOrigins: [], implementations: [], version: '' };
+  const options = { healthListen: parseAddress('0.0.0.0:0'), allowedOrigins: [], implementations: [], version: '' };
   const rest = { ...options, health: createHealth([]), log: {} as never };
-  const open = { ...rest, grpcListen: '0.0.0.0:50051', httpListen: '127.0.0.1:0' };
+  const open = { ...rest, grpcListen: parseAddress('0.0.0.0:50051'), httpListen: parseAddress('127.0.0.1:0') };
   assert.throws(
     () => createDoors({ ...open, authenticate: null }),
     /GRPC_LISTEN=0\.0\.0\.0:50051 .* authentication is off/,

@@ -19,25 +19,14 @@ import {
   StringRulesSchema,
 } from '@bufbuild/protovalidate/gen/buf/validate/validate_pb.js';
 import { Access, access } from '../src/gen/jeex/persistence/v1/access_pb.js';
-import { AgentExecutionService } from '../src/gen/jeex/persistence/v1/agent_execution_service_pb.js';
-import { ChangeService } from '../src/gen/jeex/persistence/v1/change_service_pb.js';
-import { DatabaseService } from '../src/gen/jeex/persistence/v1/database_service_pb.js';
-import { AppendVersionRequestSchema, DocumentService } from '../src/gen/jeex/persistence/v1/document_service_pb.js';
+import { AppendVersionRequestSchema } from '../src/gen/jeex/persistence/v1/document_service_pb.js';
 import { ErrorReasonSchema } from '../src/gen/jeex/persistence/v1/error_reason_pb.js';
-import { CreateExportRequestSchema, ExportService } from '../src/gen/jeex/persistence/v1/export_service_pb.js';
-import { CreateProjectRequestSchema, ProjectService } from '../src/gen/jeex/persistence/v1/project_service_pb.js';
-import { GetUserRequestSchema, UserService } from '../src/gen/jeex/persistence/v1/user_service_pb.js';
+import { CreateExportRequestSchema } from '../src/gen/jeex/persistence/v1/export_service_pb.js';
+import { CreateProjectRequestSchema } from '../src/gen/jeex/persistence/v1/project_service_pb.js';
+import { GetUserRequestSchema } from '../src/gen/jeex/persistence/v1/user_service_pb.js';
 import { REASONS } from '../src/refusal.ts';
+import { SERVICES } from '../src/service.ts';
 
-const SERVICES: readonly DescService[] = [
-  UserService,
-  ProjectService,
-  DocumentService,
-  AgentExecutionService,
-  ExportService,
-  ChangeService,
-  DatabaseService,
-];
 const METHODS = SERVICES.flatMap((service) => service.methods);
 const READS = METHODS.filter((method) => method.idempotency === MethodOptions_IdempotencyLevel.NO_SIDE_EFFECTS);
 const MUTATIONS = METHODS.filter((method) => !READS.includes(method));

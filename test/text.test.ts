@@ -12,7 +12,7 @@ import { parseAddress } from '../src/rpc/listen.ts';
 import { createPager, cutPage, pageSize } from '../src/rpc/page.ts';
 import { decode, type MethodPlan } from '../src/rpc/plan.ts';
 import { compileTextCheck, MAX_STRUCT_BYTES } from '../src/rpc/text.ts';
-import { SERVICES } from './support/echo.ts';
+import { SERVICES } from '../src/service.ts';
 import { nested } from './support/echo-wire.ts';
 
 const ID = '0190f3a1-7b8c-7d2e-8f3a-4b5c6d7e8f90';

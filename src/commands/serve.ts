@@ -3,7 +3,8 @@ import { type Config, loadConfig } from '../config.ts';
 import { migrate } from '../db/migrator.ts';
 import { type Provided, provideDatabase } from '../db/provide.ts';
 import { createLog, type Logger } from '../log.ts';
-import { type Service, startService, VERSION } from '../service.ts';
+import { type Service, startService } from '../service.ts';
+import { VERSION } from '../version.ts';
 import { untilInterrupted } from './interrupt.ts';
 
 export interface ServeOptions {

@@ -80,8 +80,8 @@ export async function status(url: string, options: MigratorOptions = {}): Promis
 }
 
 /** The newest migration this release has: the schema it needs. */
-export const latestVersion = (): number =>
-  Math.max(0, ...readdirSync(MIGRATIONS).map((file) => Number(/^(\d+)\.do\./.exec(file)?.[1] ?? 0)));
+export const latestVersion = (files: readonly MigrationFile[] = migrationFiles()): number =>
+  Math.max(0, ...files.map(({ version }) => version));
 
 /** A migration as this release has it. */
 export interface MigrationFile {

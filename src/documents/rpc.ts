@@ -55,16 +55,10 @@ export const documentHandlers = ({ db, pager }: Context): ServiceHandlers<typeof
 
     batchAppendVersions: async (request, call) => {
       const requestBytes = toBinary(BatchAppendVersionsRequestSchema, request).byteLength;
-      if (
-        !answerFits(
-          requestBytes,
-          request.entries.map(({ content }) => Buffer.byteLength(content)),
-        )
-      ) {
+      const contentBytes = request.entries.map(({ content }) => Buffer.byteLength(content));
+      if (!answerFits(requestBytes, contentBytes)) {
         const description = 'metadata and reasons of all entries must fit one message';
-        throw new Refusal('CONTENT_TOO_LARGE', `entries: ${description}`, {
-          fields: [{ field: 'entries', description }],
-        });
+        throw refusalOf('CONTENT_TOO_LARGE', { field: 'entries', description });
       }
       const params = {
         project: request.projectId,

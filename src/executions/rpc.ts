@@ -9,7 +9,7 @@ import {
   CompleteExecutionRequestSchema,
   ExecutionStatus,
 } from '../gen/jeex/persistence/v1/agent_execution_service_pb.js';
-import { Refusal, refusalOf } from '../refusal.ts';
+import { type Refusal, refusalOf } from '../refusal.ts';
 import type { Context } from '../rpc/context.ts';
 import { oneOr, timestampText } from '../rpc/convert.ts';
 import type { ServiceHandlers } from '../rpc/handlers.ts';
@@ -25,7 +25,7 @@ const refuseLarge = <D extends DescMessage>(desc: D, request: MessageShape<D>, f
   const bytes = toBinary(desc, request).byteLength;
   if (bytes > MAX_REQUEST_BYTES) {
     const description = `the whole request has ${bytes} bytes; ${MAX_REQUEST_BYTES} is the most`;
-    throw new Refusal('CONTENT_TOO_LARGE', `${field}: ${description}`, { fields: [{ field, description }] });
+    throw refusalOf('CONTENT_TOO_LARGE', { field, description });
   }
 };
 

@@ -7,18 +7,18 @@ import { createGuard } from './guard.ts';
 import type { Implementation } from './handlers.ts';
 import type { Health } from './health.ts';
 import { createHttpDoor } from './http.ts';
-import { type Address, formatAddress, isLoopback, parseAddress } from './listen.ts';
+import { type Address, formatAddress, isLoopback } from './listen.ts';
 import { type Authenticate, createPipeline } from './pipeline.ts';
 import { compilePlans } from './plan.ts';
 import { addReflection } from './reflection.ts';
 
 export interface DoorOptions {
   /** `host:port` of the gRPC door; port 0 is any free one. */
-  readonly grpcListen: string;
+  readonly grpcListen: Address;
   /** `host:port` of the HTTP door. */
-  readonly httpListen: string;
+  readonly httpListen: Address;
   /** `host:port` of a plaintext gRPC server with health alone, for probes; null for none. */
-  readonly healthListen: string | null;
+  readonly healthListen: Address | null;
   /** Null turns authentication off, which is allowed on loopback addresses only. */
   readonly authenticate: Authenticate | null;
   /** The origins whose web pages may call the HTTP door, as in `https://app.example`. */
@@ -51,14 +51,14 @@ export interface Doors {
 
 /**
  * Both doors over one pipeline, and the health port.
- * Throws for an address that cannot be read, one beyond loopback without authentication, and a method without handler or access.
+ * Throws for an address beyond loopback without authentication, and a method without handler or access.
  */
 export const createDoors = (options: DoorOptions): Doors => {
   const { health, log, implementations, authenticate } = options;
-  const grpcAddress = checkedAddress('GRPC_LISTEN', options.grpcListen, authenticate !== null);
-  const httpAddress = checkedAddress('HTTP_LISTEN', options.httpListen, authenticate !== null);
-  // Health tells nothing but itself, and probes have no token: any address will do.
-  const healthAddress = options.healthListen === null ? null : parseAddress(options.healthListen);
+  const { grpcListen, httpListen, healthListen } = options;
+  // Health tells nothing but itself, and probes have no token: any address will do for it.
+  checkAddress('GRPC_LISTEN', grpcListen, authenticate !== null);
+  checkAddress('HTTP_LISTEN', httpListen, authenticate !== null);
 
   // grpc-js would write to the console what the callers of this are told anyway.
   const tell = (message: unknown) => log.debug({ grpc: String(message) }, 'grpc-js');
@@ -70,7 +70,7 @@ export const createDoors = (options: DoorOptions): Doors => {
   addReflection(grpc);
   const guard = createGuard(options.allowedOrigins, authenticate === null);
   const http = createHttpDoor(createConnectHandler(pipeline, plans, log), guard, health, options.version);
-  const probes = healthAddress && createServer();
+  const probes = healthListen && createServer();
   if (probes) health.addTo(probes);
 
   const stop = async (graceMs: number) => {
@@ -82,9 +82,9 @@ export const createDoors = (options: DoorOptions): Doors => {
     start: async () => {
       try {
         return {
-          grpc: await listening('GRPC_LISTEN', grpcAddress, listenGrpc(grpc, grpcAddress)),
-          http: await listening('HTTP_LISTEN', httpAddress, listen(http, httpAddress)),
-          health: probes && (await listening('HEALTH_LISTEN', healthAddress, listenGrpc(probes, healthAddress))),
+          grpc: await listening('GRPC_LISTEN', grpcListen, listenGrpc(grpc, grpcListen)),
+          http: await listening('HTTP_LISTEN', httpListen, listen(http, httpListen)),
+          health: probes && (await listening('HEALTH_LISTEN', healthListen, listenGrpc(probes, healthListen))),
         };
       } catch (error) {
         await stop(0);
@@ -99,11 +99,10 @@ export const createDoors = (options: DoorOptions): Doors => {
   };
 };
 
-const checkedAddress = (name: string, text: string, authenticated: boolean): Address => {
-  const address = parseAddress(text);
-  if (authenticated || isLoopback(address.host)) return address;
+const checkAddress = (name: string, address: Address, authenticated: boolean): void => {
+  if (authenticated || isLoopback(address.host)) return;
   throw new Error(
-    `${name}=${text} can be reached from other machines, and authentication is off: anybody could read and write everything. ` +
+    `${name}=${formatAddress(address)} can be reached from other machines, and authentication is off: anybody could read and write everything. ` +
       'Listen on 127.0.0.1, or configure authentication.',
   );
 };

@@ -4,7 +4,6 @@ import {
   create,
   type DescMessage,
   type DescMethod,
-  type DescService,
   fromBinary,
   type MessageInitShape,
   type MessageShape,
@@ -14,28 +13,15 @@ import { anyUnpack } from '@bufbuild/protobuf/wkt';
 import { Client, type ClientReadableStream, credentials, Metadata, type ServiceError, status } from '@grpc/grpc-js';
 import { BadRequestSchema, ErrorInfoSchema, RetryInfoSchema } from '../../src/gen/google/rpc/error_details_pb.js';
 import { StatusSchema } from '../../src/gen/google/rpc/status_pb.js';
-import { AgentExecutionService } from '../../src/gen/jeex/persistence/v1/agent_execution_service_pb.js';
-import { ChangeService } from '../../src/gen/jeex/persistence/v1/change_service_pb.js';
-import { DatabaseService } from '../../src/gen/jeex/persistence/v1/database_service_pb.js';
-import { DocumentService } from '../../src/gen/jeex/persistence/v1/document_service_pb.js';
-import { ExportService } from '../../src/gen/jeex/persistence/v1/export_service_pb.js';
-import { ProjectService } from '../../src/gen/jeex/persistence/v1/project_service_pb.js';
-import { UserService } from '../../src/gen/jeex/persistence/v1/user_service_pb.js';
 import { createLog } from '../../src/log.ts';
 import { Refusal } from '../../src/refusal.ts';
 import { createDoors, type DoorOptions, type Doors } from '../../src/rpc/doors.ts';
 import type { AnyHandler, Implementation } from '../../src/rpc/handlers.ts';
 import { createHealth, type Health } from '../../src/rpc/health.ts';
+import { parseAddress } from '../../src/rpc/listen.ts';
+import { SERVICES } from '../../src/service.ts';
 
-export const SERVICES: readonly DescService[] = [
-  UserService,
-  ProjectService,
-  DocumentService,
-  AgentExecutionService,
-  ExportService,
-  ChangeService,
-  DatabaseService,
-];
+const ANY_PORT = parseAddress('127.0.0.1:0');
 
 /** Handlers by `Service.method`, for the few methods a test is about; the others refuse. */
 export type Answers = Readonly<Record<string, AnyHandler>>;
@@ -79,9 +65,9 @@ export const useEcho = async (answers: Answers, overrides: Partial<DoorOptions> 
   const lines: Record<string, unknown>[] = [];
   const log = createLog('debug', { write: (line: string) => lines.push(JSON.parse(line)) });
   const doors = createDoors({
-    grpcListen: '127.0.0.1:0',
-    httpListen: '127.0.0.1:0',
-    healthListen: '127.0.0.1:0',
+    grpcListen: ANY_PORT,
+    httpListen: ANY_PORT,
+    healthListen: ANY_PORT,
     authenticate: null,
     allowedOrigins: ['https://app.example'],
     implementations: implementations(answers),
