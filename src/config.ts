@@ -1,6 +1,14 @@
 import { resolve } from 'node:path';
-import { z } from 'zod';
-import { type Address, formatAddress, isLoopback, parseAddress } from './rpc/listen.ts';
+import { withPasswordFile } from './db/connection.ts';
+import { type Address, formatAddress, isLoopback } from './rpc/listen.ts';
+import {
+  type AUDITED_READS,
+  type FULL_ACCESS_LOG,
+  type LOG_LEVELS,
+  type MIGRATE_MODES,
+  VARIABLES,
+  type Variable,
+} from './variables.ts';
 
 /** What the environment says, checked. Holds secrets: never log it as a whole. */
 export interface Config {
@@ -8,26 +16,56 @@ export interface Config {
   readonly httpListen: Address;
   /** A plaintext address for health alone, or null. */
   readonly healthListen: Address | null;
+  /** Null: authentication is off. */
+  readonly auth: AuthConfig | null;
+  /** Null: the doors speak plaintext. */
+  readonly tls: TlsConfig | null;
   readonly allowedOrigins: readonly string[];
   /** Null: an embedded PostgreSQL under `dataDir`. */
   readonly databaseUrl: string | null;
   readonly migrationDatabaseUrl: string | null;
   readonly adminDatabaseUrl: string | null;
-  readonly ownerPassword: string | null;
-  readonly appPassword: string | null;
+  /** Of the roles' passwords, for `bootstrap`; null: generated. */
+  readonly passwordsDir: string | null;
   /** Absolute. */
   readonly dataDir: string;
   readonly migrate: MigrateMode;
   readonly poolSize: number;
-  readonly pageTokenSecret: Buffer | null;
+  /** Where the keys of sealed columns are; null: beside the embedded data. */
+  readonly encryptionKeys: { readonly text: string } | { readonly file: string } | null;
+  readonly access: AccessConfig;
   readonly shutdownGraceSeconds: number;
   readonly logLevel: (typeof LOG_LEVELS)[number];
 }
 
-export type MigrateMode = (typeof MIGRATE_MODES)[number];
+/** How tokens are checked. */
+export interface AuthConfig {
+  /** The JSON Web Key Set: a path or a URL. */
+  readonly jwks: string;
+  readonly issuer: string;
+  readonly audience: readonly string[];
+  readonly algorithms: readonly string[];
+}
 
-const MIGRATE_MODES = ['auto', 'check', 'off'] as const;
-const LOG_LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'] as const;
+/** Files in PEM, read again when they change. */
+export interface TlsConfig {
+  readonly certFile: string;
+  readonly keyFile: string;
+  /** Null: no client certificate is asked for. */
+  readonly clientCaFile: string | null;
+  readonly clientNames: readonly string[];
+}
+
+/** Where and how calls are put on record. */
+export interface AccessConfig {
+  /** `stdout`, `stderr` or a file; null: a file beside the embedded data, standard output without one. */
+  readonly target: string | null;
+  readonly reads: (typeof AUDITED_READS)[number];
+  /** What happens to calls while records cannot be written. */
+  readonly full: (typeof FULL_ACCESS_LOG)[number];
+}
+
+export type MigrateMode = (typeof MIGRATE_MODES)[number];
 
 /** Every mistake of the environment at once; the message never repeats a value, which could be a secret. */
 export class ConfigError extends Error {
@@ -40,108 +78,6 @@ ${problems.map((problem) => `  ${problem}`).join('\n')}`);
     this.problems = problems;
   }
 }
-
-interface Variable<T> {
-  readonly schema: z.ZodType<T, string | undefined>;
-  readonly expected: string;
-  readonly example: string;
-}
-
-/** A value that `parse` understands: it answers undefined for what it does not. */
-const value = <T>(parse: (text: string) => T | undefined) =>
-  z.string().transform((text, context): T => {
-    const parsed = parse(text);
-    if (parsed !== undefined) return parsed;
-    context.addIssue({ code: 'custom', message: 'not understood' });
-    return z.NEVER;
-  });
-
-const variable = <T>(schema: z.ZodType<T, string | undefined>, expected: string, example: string): Variable<T> => ({
-  schema,
-  expected,
-  example,
-});
-
-function parseListen(text: string): Address | undefined {
-  try {
-    return parseAddress(text);
-  } catch {
-    return undefined;
-  }
-}
-
-const listen = (example: string) => variable(value(parseListen).default(parseAddress(example)), LISTEN, example);
-const LISTEN = 'host:port, an IPv6 host in brackets, port 0 for any free one';
-
-function parseDatabaseUrl(text: string): string | undefined {
-  const url = URL.parse(text);
-  const known = url?.protocol === 'postgres:' || url?.protocol === 'postgresql:';
-  return known && url.hostname !== '' && url.pathname.length > 1 ? text : undefined;
-}
-
-const databaseUrl = (role: string, example: string) =>
-  variable(value(parseDatabaseUrl).optional(), `a URL postgres://user:password@host:port/database${role}`, example);
-
-function parseOrigins(text: string): string[] | undefined {
-  const origins = text.split(',').map((origin) => origin.trim());
-  const known = (origin: string) => /^https?:/.test(origin) && URL.parse(origin)?.origin === origin;
-  return origins.every(known) ? origins : undefined;
-}
-
-const integer = (least: number, most: number) =>
-  value((text) => {
-    const number = /^\d{1,9}$/.test(text) ? Number(text) : Number.NaN;
-    return number >= least && number <= most ? number : undefined;
-  });
-
-/** At least 32 bytes, written in hexadecimal or base64. */
-function parseSecret(text: string): Buffer | undefined {
-  if (/^([0-9a-f]{2}){32,}$/i.test(text)) return Buffer.from(text, 'hex');
-  const bytes = /^[A-Za-z0-9+/_-]+={0,2}$/.test(text) ? Buffer.from(text, 'base64') : Buffer.alloc(0);
-  return bytes.length >= 32 ? bytes : undefined;
-}
-
-const password = variable(
-  z
-    .string()
-    .regex(/^[!-~]{12,200}$/)
-    .optional(),
-  '12 to 200 printable ASCII characters without spaces; unset: generated and printed once',
-  'what `openssl rand -hex 24` prints',
-);
-
-/** Every variable the service reads, in the order of `.env.example`. */
-export const VARIABLES = {
-  GRPC_LISTEN: listen('127.0.0.1:50051'),
-  HTTP_LISTEN: listen('127.0.0.1:8080'),
-  HEALTH_LISTEN: variable(value(parseListen).optional(), LISTEN, '0.0.0.0:50052'),
-  ALLOWED_ORIGINS: variable(
-    value(parseOrigins).default([]),
-    'origins separated by commas, each scheme://host[:port] without a path; no wildcard',
-    'https://app.example.com,http://localhost:3000',
-  ),
-  DATABASE_URL: databaseUrl(' of the role jeex_app; unset: embedded', 'postgres://jeex_app:secret@localhost:5432/jeex'),
-  MIGRATION_DATABASE_URL: databaseUrl(
-    ' of the role jeex_owner, direct (not through PgBouncer)',
-    'postgres://jeex_owner:secret@localhost:5432/jeex',
-  ),
-  MIGRATE: variable(z.enum(MIGRATE_MODES).default('auto'), 'auto, check or off', 'auto'),
-  POOL_SIZE: variable(integer(1, 1000).default(10), 'a whole number from 1 to 1000', '10'),
-  DATA_DIR: variable(value((text) => text).default('.data'), 'a directory', '.data'),
-  PAGE_TOKEN_SECRET: variable(
-    value(parseSecret).optional(),
-    'at least 32 bytes in hexadecimal or base64, the same for every replica',
-    'what `openssl rand -hex 32` prints',
-  ),
-  SHUTDOWN_GRACE_SECONDS: variable(integer(0, 3600).default(30), 'whole seconds from 0 to 3600', '30'),
-  LOG_LEVEL: variable(z.enum(LOG_LEVELS).default('info'), LOG_LEVELS.join(', '), 'info'),
-  ADMIN_DATABASE_URL: databaseUrl(
-    ' of a role that may create roles and databases',
-    'postgres://postgres:secret@localhost:5432/postgres',
-  ),
-  OWNER_PASSWORD: password,
-  APP_PASSWORD: password,
-} as const;
 
 type Name = keyof typeof VARIABLES;
 type Values = { [N in Name]: (typeof VARIABLES)[N] extends Variable<infer T> ? T : never };
@@ -175,12 +111,7 @@ function contradictions(values: Partial<Values>): string[] {
   for (const name of ['GRPC_LISTEN', 'HTTP_LISTEN', 'HEALTH_LISTEN'] as const) {
     const listen = values[name];
     if (!listen) continue;
-    if (name !== 'HEALTH_LISTEN' && !isLoopback(listen.host)) {
-      problems.push(
-        `${name}: expected a loopback address, since authentication is not configured and any caller could then ` +
-          `read and write everything (for example ${VARIABLES[name].example})`,
-      );
-    }
+    if (name !== 'HEALTH_LISTEN' && !isLoopback(listen.host)) problems.push(...exposed(name, values));
     const address = formatAddress(listen);
     const other = taken.get(address);
     if (listen.port !== 0 && other) problems.push(`${name}: expected another address than ${other}'s`);
@@ -193,23 +124,93 @@ function contradictions(values: Partial<Values>): string[] {
         'is auto; or MIGRATE=check, or MIGRATE=off',
     );
   }
+  return [...problems, ...togetherOnly(values)];
+}
+
+/** What an address beyond this machine lacks. */
+function exposed(name: 'GRPC_LISTEN' | 'HTTP_LISTEN', values: Partial<Values>): string[] {
+  const expected = `${name}: expected a loopback address (for example ${VARIABLES[name].example})`;
+  if (!values.AUTH_JWKS) {
+    return [`${expected}, since AUTH_JWKS is not set: any caller could then read and write everything`];
+  }
+  if (!values.TLS_CERT_FILE && values.ALLOW_PLAINTEXT !== true) {
+    return [
+      `${expected}, since TLS_CERT_FILE is not set: tokens and content would cross the network in the clear; or ` +
+        'ALLOW_PLAINTEXT=true, where the network itself encrypts',
+    ];
+  }
+  return [];
+}
+
+/** Variables that make sense together alone. */
+function togetherOnly(values: Partial<Values>): string[] {
+  const problems: string[] = [];
+  const needs = (name: Name, other: Name) => {
+    if (isSet(values[name]) && !isSet(values[other])) problems.push(`${other}: expected, because ${name} is set`);
+  };
+  const excludes = (name: Name, other: Name) => {
+    if (isSet(values[name]) && isSet(values[other]))
+      problems.push(`${name}: expected to be unset, because ${other} is set`);
+  };
+  needs('AUTH_JWKS', 'AUTH_ISSUER');
+  needs('TLS_CERT_FILE', 'TLS_KEY_FILE');
+  needs('TLS_KEY_FILE', 'TLS_CERT_FILE');
+  needs('TLS_CLIENT_CA_FILE', 'TLS_CERT_FILE');
+  needs('TLS_CLIENT_CA_FILE', 'TLS_CLIENT_NAMES');
+  needs('TLS_CLIENT_NAMES', 'TLS_CLIENT_CA_FILE');
+  excludes('ENCRYPTION_KEYS', 'ENCRYPTION_KEYS_FILE');
+  if (values.DATABASE_URL && !values.ENCRYPTION_KEYS && !values.ENCRYPTION_KEYS_FILE) {
+    const { expected, example } = VARIABLES.ENCRYPTION_KEYS;
+    problems.push(
+      `ENCRYPTION_KEYS: expected ${expected} (for example ${example}), because DATABASE_URL is set; or ENCRYPTION_KEYS_FILE`,
+    );
+  }
   return problems;
 }
+
+const isSet = (given: unknown): boolean => given !== undefined && !(Array.isArray(given) && given.length === 0);
 
 const toConfig = (values: Values): Config => ({
   grpcListen: values.GRPC_LISTEN,
   httpListen: values.HTTP_LISTEN,
   healthListen: values.HEALTH_LISTEN ?? null,
+  auth: toAuth(values),
+  tls: toTls(values),
   allowedOrigins: values.ALLOWED_ORIGINS,
-  databaseUrl: values.DATABASE_URL ?? null,
-  migrationDatabaseUrl: values.MIGRATION_DATABASE_URL ?? null,
+  databaseUrl: withPasswordFile(values.DATABASE_URL, values.DATABASE_PASSWORD_FILE),
+  migrationDatabaseUrl: withPasswordFile(values.MIGRATION_DATABASE_URL, values.MIGRATION_DATABASE_PASSWORD_FILE),
   adminDatabaseUrl: values.ADMIN_DATABASE_URL ?? null,
-  ownerPassword: values.OWNER_PASSWORD ?? null,
-  appPassword: values.APP_PASSWORD ?? null,
+  passwordsDir: values.PASSWORDS_DIR ?? null,
   dataDir: resolve(values.DATA_DIR),
   migrate: values.MIGRATE,
   poolSize: values.POOL_SIZE,
-  pageTokenSecret: values.PAGE_TOKEN_SECRET ?? null,
+  encryptionKeys: toKeys(values),
+  access: { target: values.ACCESS_LOG ?? null, reads: values.AUDIT_READS, full: values.ACCESS_LOG_FULL },
   shutdownGraceSeconds: values.SHUTDOWN_GRACE_SECONDS,
   logLevel: values.LOG_LEVEL,
 });
+
+const toAuth = (values: Values): AuthConfig | null =>
+  values.AUTH_JWKS === undefined
+    ? null
+    : {
+        jwks: values.AUTH_JWKS,
+        issuer: values.AUTH_ISSUER ?? '',
+        audience: values.AUTH_AUDIENCE,
+        algorithms: values.AUTH_ALGORITHMS,
+      };
+
+const toTls = (values: Values): TlsConfig | null =>
+  values.TLS_CERT_FILE === undefined
+    ? null
+    : {
+        certFile: values.TLS_CERT_FILE,
+        keyFile: values.TLS_KEY_FILE ?? '',
+        clientCaFile: values.TLS_CLIENT_CA_FILE ?? null,
+        clientNames: values.TLS_CLIENT_NAMES,
+      };
+
+const toKeys = (values: Values): Config['encryptionKeys'] => {
+  if (values.ENCRYPTION_KEYS !== undefined) return { text: values.ENCRYPTION_KEYS };
+  return values.ENCRYPTION_KEYS_FILE === undefined ? null : { file: values.ENCRYPTION_KEYS_FILE };
+};

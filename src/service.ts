@@ -1,3 +1,4 @@
+import type { AccessLog } from './audit/access-log.ts';
 import { changeHandlers } from './changes/rpc.ts';
 import type { Config } from './config.ts';
 import { type About, databaseHandlers } from './database/rpc.ts';
@@ -34,6 +35,7 @@ interface ServiceOptions {
   readonly databaseUrl: string;
   /** Signs page tokens; the same for all replicas. */
   readonly pageTokenSecret: Buffer;
+  readonly accessLog: AccessLog;
   readonly log: Logger;
 }
 
@@ -68,7 +70,8 @@ const implementations = (context: Context, about: About): Implementation[] => [
  * Serves a migrated database on both doors. What was opened closes in reverse order, also when the start fails.
  * @throws Error when an address is taken or not allowed
  */
-export const startService = async ({ config, databaseUrl, pageTokenSecret, log }: ServiceOptions): Promise<Service> => {
+export const startService = async (options: ServiceOptions): Promise<Service> => {
+  const { config, databaseUrl, pageTokenSecret, accessLog, log } = options;
   await using opened = new AsyncDisposableStack();
   const db = await createDatabase({ url: databaseUrl, size: config.poolSize });
   opened.defer(() => db.end());
@@ -96,6 +99,7 @@ export const startService = async ({ config, databaseUrl, pageTokenSecret, log }
     implementations: services,
     health,
     log,
+    accessLog,
     version: VERSION,
   });
   const addresses = await doors.start();

@@ -2,11 +2,15 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { suite, test } from 'node:test';
-import { type Config, ConfigError, loadConfig, VARIABLES } from '../src/config.ts';
+import { type Config, ConfigError, loadConfig } from '../src/config.ts';
+import { VARIABLES } from '../src/variables.ts';
 
-const hex = 'ab'.repeat(32);
-const base64 = Buffer.alloc(32, 7).toString('base64');
 const url = 'postgres://jeex_app:pa55word@db.example:5432/jeex';
+
+const GIVEN = { DATABASE_URL: url, MIGRATE: 'check', ENCRYPTION_KEYS: '1:x' };
+const AUTH = { AUTH_JWKS: 'keys.json', AUTH_ISSUER: 'me' };
+const ALGORITHMS = ['EdDSA', 'ES256', 'PS256', 'RS256'];
+const TLS = { TLS_CERT_FILE: 'a', TLS_KEY_FILE: 'b' };
 
 suite('the configuration', () => {
   const understood: [Record<string, string>, Partial<Config>][] = [
@@ -15,7 +19,7 @@ suite('the configuration', () => {
       {},
       { healthListen: null, databaseUrl: null, migrate: 'auto', poolSize: 10, logLevel: 'info', allowedOrigins: [] },
     ],
-    [{}, { dataDir: join(process.cwd(), '.data'), shutdownGraceSeconds: 30, pageTokenSecret: null }],
+    [{}, { dataDir: join(process.cwd(), '.data'), shutdownGraceSeconds: 30 }],
     [
       { GRPC_LISTEN: '', LOG_LEVEL: '' },
       { grpcListen: { host: '127.0.0.1', port: 50051 }, logLevel: 'info' },
@@ -27,12 +31,24 @@ suite('the configuration', () => {
       { ALLOWED_ORIGINS: 'https://a.example, http://localhost:3000' },
       { allowedOrigins: ['https://a.example', 'http://localhost:3000'] },
     ],
-    [{ PAGE_TOKEN_SECRET: hex }, { pageTokenSecret: Buffer.from(hex, 'hex') }],
-    [{ PAGE_TOKEN_SECRET: base64 }, { pageTokenSecret: Buffer.alloc(32, 7) }],
+    [{}, { auth: null, tls: null, encryptionKeys: null, access: { target: null, reads: 'all', full: 'drop' } }],
+    [AUTH, { auth: { jwks: 'keys.json', issuer: 'me', audience: ['jeex-persistence'], algorithms: ALGORITHMS } }],
     [
-      { DATABASE_URL: url, MIGRATE: 'check' },
-      { databaseUrl: url, migrationDatabaseUrl: null, migrate: 'check' },
+      { ...AUTH, ...TLS, GRPC_LISTEN: '0.0.0.0:50051' },
+      { tls: { certFile: 'a', keyFile: 'b', clientCaFile: null, clientNames: [] } },
     ],
+    [
+      { ...TLS, TLS_CLIENT_CA_FILE: 'c', TLS_CLIENT_NAMES: 'a.example, spiffe://b/c' },
+      { tls: { certFile: 'a', keyFile: 'b', clientCaFile: 'c', clientNames: ['a.example', 'spiffe://b/c'] } },
+    ],
+    [{ ...AUTH, ALLOW_PLAINTEXT: 'true', HTTP_LISTEN: '0.0.0.0:80' }, { httpListen: { host: '0.0.0.0', port: 80 } }],
+    [{ ENCRYPTION_KEYS_FILE: '/keys' }, { encryptionKeys: { file: '/keys' } }],
+    [{ ENCRYPTION_KEYS: '1:x' }, { encryptionKeys: { text: '1:x' } }],
+    [
+      { ...GIVEN, DATABASE_PASSWORD_FILE: '/app' },
+      { databaseUrl: 'postgres://jeex_app@db.example:5432/jeex?password_file=%2Fapp' },
+    ],
+    [GIVEN, { databaseUrl: url, migrationDatabaseUrl: null, migrate: 'check' }],
     [{ DATA_DIR: '/var/data' }, { dataDir: '/var/data' }],
     [{ SHUTDOWN_GRACE_SECONDS: '0' }, { shutdownGraceSeconds: 0 }],
   ];
@@ -55,18 +71,32 @@ suite('the configuration', () => {
     ],
     HTTP_LISTEN: ['x', '[::]:8080', '10.0.0.1:8080', 'db.example:8080', '127.0.0.1:50051'],
     HEALTH_LISTEN: ['x', '127.0.0.1:8080'],
+    AUTH_JWKS: ['http://login.example/jwks', 'ftp://login.example/jwks'],
+    AUTH_ISSUER: [],
+    AUTH_AUDIENCE: [',', 'a b'],
+    AUTH_ALGORITHMS: ['none', 'HS256', 'RS256,', 'rs256'],
+    TLS_CERT_FILE: [],
+    TLS_KEY_FILE: [],
+    TLS_CLIENT_CA_FILE: [],
+    TLS_CLIENT_NAMES: [',', 'a b'],
+    ALLOW_PLAINTEXT: ['yes', '1'],
     ALLOWED_ORIGINS: ['*', 'a.example', 'https://a.example/', 'https://a.example/path', 'ftp://a.example', 'null', ','],
     DATABASE_URL: ['db.example', 'mysql://db.example/jeex', 'postgres:///jeex', 'postgres://db.example'],
     MIGRATION_DATABASE_URL: ['x', 'postgres://db.example/'],
+    DATABASE_PASSWORD_FILE: [],
+    MIGRATION_DATABASE_PASSWORD_FILE: [],
     MIGRATE: ['yes', 'AUTO'],
     POOL_SIZE: ['0', '1001', '1.5', '-1', '1e2', 'ten'],
     DATA_DIR: [],
-    PAGE_TOKEN_SECRET: ['short', 'ab'.repeat(15), 'not base64!'.repeat(5)],
+    ENCRYPTION_KEYS: [],
+    ENCRYPTION_KEYS_FILE: [],
+    ACCESS_LOG: [],
+    AUDIT_READS: ['none', 'ALL'],
+    ACCESS_LOG_FULL: ['block'],
     SHUTDOWN_GRACE_SECONDS: ['-1', '3601', '30s'],
     LOG_LEVEL: ['verbose', 'INFO'],
     ADMIN_DATABASE_URL: ['x'],
-    OWNER_PASSWORD: ['short', 'with a space in it', 'ümlautümlaut'],
-    APP_PASSWORD: ['short'],
+    PASSWORDS_DIR: [],
   };
   for (const [name, values] of Object.entries(refused)) {
     for (const value of values) {
@@ -87,13 +117,32 @@ suite('the configuration', () => {
 
   test('asks for the owner when it has to migrate a given database', () => {
     assert.match(
-      mistakes({ DATABASE_URL: url }).message,
+      mistakes({ DATABASE_URL: url, ENCRYPTION_KEYS: '1:x' }).message,
       /MIGRATION_DATABASE_URL: .* or MIGRATE=check, or MIGRATE=off/,
     );
     assert.doesNotMatch(mistakes({ DATABASE_URL: url }).message, /pa55word/);
-    assert.equal(loadConfig({ DATABASE_URL: url, MIGRATION_DATABASE_URL: url }).migrationDatabaseUrl, url);
+    const both = { DATABASE_URL: url, MIGRATION_DATABASE_URL: url, ENCRYPTION_KEYS: '1:x' };
+    assert.equal(loadConfig(both).migrationDatabaseUrl, url);
     assert.equal(loadConfig({ DATABASE_URL: url }, 'command').databaseUrl, url);
   });
+
+  const together: [Record<string, string>, RegExp][] = [
+    [{ AUTH_JWKS: 'keys.json' }, /AUTH_ISSUER: expected/],
+    [{ TLS_CERT_FILE: 'a' }, /TLS_KEY_FILE: expected/],
+    [{ TLS_KEY_FILE: 'a' }, /TLS_CERT_FILE: expected/],
+    [{ ...TLS, TLS_CLIENT_CA_FILE: 'c' }, /TLS_CLIENT_NAMES: expected/],
+    [{ ...TLS, TLS_CLIENT_NAMES: 'c' }, /TLS_CLIENT_CA_FILE: expected/],
+    [{ ENCRYPTION_KEYS: '1:x', ENCRYPTION_KEYS_FILE: '/keys' }, /ENCRYPTION_KEYS: expected to be unset/],
+    [{ DATABASE_URL: url, MIGRATE: 'off' }, /ENCRYPTION_KEYS: .* because DATABASE_URL is set/],
+    [{ GRPC_LISTEN: '0.0.0.0:50051' }, /GRPC_LISTEN: .* AUTH_JWKS is not set/],
+    [{ ...AUTH, HTTP_LISTEN: '0.0.0.0:8080' }, /HTTP_LISTEN: .* TLS_CERT_FILE is not set/],
+  ];
+  for (const [env, expected] of together) {
+    test(`refuses ${JSON.stringify(env)} as half of what is needed`, () => {
+      assert.match(mistakes(env).message, expected);
+      assert.equal(mistakes(env).problems.length, 1);
+    });
+  }
 
   test('.env.example lists every variable, in order and each understood', () => {
     const text = readFileSync(new URL('../.env.example', import.meta.url), 'utf8');

@@ -14,6 +14,7 @@ import { createDoors } from '../src/rpc/doors.ts';
 import { createHealth } from '../src/rpc/health.ts';
 import { parseAddress } from '../src/rpc/listen.ts';
 import { SERVICES } from '../src/service.ts';
+import { callerWith, NO_ACCESS_LOG } from './support/access.ts';
 import {
   type Answers,
   callGrpc,
@@ -224,13 +225,13 @@ test('browsers get in from the listed origins only', async () => {
 
 test('an address beyond this machine is refused without authentication, with the reason', () => {
   const options = { healthListen: parseAddress('0.0.0.0:0'), allowedOrigins: [], implementations: [], version: '' };
-  const rest = { ...options, health: createHealth([]), log: {} as never };
+  const rest = { ...options, health: createHealth([]), log: {} as never, accessLog: NO_ACCESS_LOG };
   const open = { ...rest, grpcListen: parseAddress('0.0.0.0:50051'), httpListen: parseAddress('127.0.0.1:0') };
   assert.throws(
     () => createDoors({ ...open, authenticate: null }),
     /GRPC_LISTEN=0\.0\.0\.0:50051 .* authentication is off/,
   );
-  assert.doesNotThrow(() => createDoors({ ...open, authenticate: () => ({ name: 'x', scopes: new Set() }) }));
+  assert.doesNotThrow(() => createDoors({ ...open, authenticate: () => callerWith('x') }));
 });
 
 test('a caller without the scope is refused, and one that authentication refuses is UNAUTHENTICATED', async () => {
@@ -238,7 +239,7 @@ test('a caller without the scope is refused, and one that authentication refuses
     authenticate: async (header) => {
       const scope = header('authorization');
       if (!scope) throw new Refusal('UNAUTHENTICATED', 'no token');
-      return { name: 'tester', scopes: new Set(scope.split(' ')) };
+      return callerWith('tester', scope.split(' '));
     },
   });
   const { batchGetUsers } = UserService.method;

@@ -3,9 +3,9 @@ import { execFile, spawnSync } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
 import { suite, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import { VARIABLES } from '../src/config.ts';
 import { CODES } from '../src/rpc/errors.ts';
 import { SERVICES } from '../src/service.ts';
+import { VARIABLES } from '../src/variables.ts';
 import { useService } from './support/service.ts';
 
 const ROOT = new URL('../', import.meta.url);

@@ -142,22 +142,23 @@ test('an optional field that is absent makes another request than one that is ze
 });
 
 const pager = createPager(Buffer.alloc(32, 1));
+const asker = { method: listUsers, caller: 'orchestrator', actor: null };
 const users = (fields: object) => create(listUsers.input, fields);
 
 test('a page token is read back for the same request, whatever its page size', () => {
   const keyset = ['2026-11-22T00:00:00.000001Z', ID, null, 7];
-  const token = pager.write(listUsers, users({ emailPrefix: 'a', pageSize: 10 }), keyset);
+  const token = pager.write(asker, users({ emailPrefix: 'a', pageSize: 10 }), keyset);
   assert.match(token, /^[\w-]+$/);
   const next = users({ emailPrefix: 'a', pageSize: 20, pageToken: token });
-  assert.deepEqual(pager.read(listUsers, next, token), keyset);
-  assert.equal(pager.read(listUsers, next, ''), null);
-  assert.equal(pager.write(listUsers, next, null), '');
+  assert.deepEqual(pager.read(asker, next, token), keyset);
+  assert.equal(pager.read(asker, next, ''), null);
+  assert.equal(pager.write(asker, next, null), '');
 });
 
 test('a page token that is not the request’s own is INVALID_PAGE_TOKEN', () => {
   const request = users({ emailPrefix: 'a' });
-  const token = pager.write(listUsers, request, [ID]);
-  const forged = createPager(Buffer.alloc(32, 2)).write(listUsers, request, [ID]);
+  const token = pager.write(asker, request, [ID]);
+  const forged = createPager(Buffer.alloc(32, 2)).write(asker, request, [ID]);
   const last = token.at(-1) === 'A' ? 'B' : 'A';
   const tokens = [
     forged,
@@ -169,15 +170,17 @@ test('a page token that is not the request’s own is INVALID_PAGE_TOKEN', () =>
     ` ${token}`,
   ];
   for (const wrong of [...tokens, `${token}AAAA`, '\u{1f989}']) {
-    assert.equal(refusalOf(() => pager.read(listUsers, request, wrong))?.reason, 'INVALID_PAGE_TOKEN', wrong);
+    assert.equal(refusalOf(() => pager.read(asker, request, wrong))?.reason, 'INVALID_PAGE_TOKEN', wrong);
   }
   for (let i = 0; i < token.length; i += 1) {
     const flipped = token.slice(0, i) + (token[i] === 'A' ? 'B' : 'A') + token.slice(i + 1);
-    assert.equal(refusalOf(() => pager.read(listUsers, request, flipped))?.reason, 'INVALID_PAGE_TOKEN', flipped);
+    assert.equal(refusalOf(() => pager.read(asker, request, flipped))?.reason, 'INVALID_PAGE_TOKEN', flipped);
   }
   const elsewhere = [
-    () => pager.read(listUsers, users({ emailPrefix: 'b' }), token),
-    () => pager.read(listProjects, create(listProjects.input), token),
+    () => pager.read(asker, users({ emailPrefix: 'b' }), token),
+    () => pager.read({ ...asker, caller: 'another' }, request, token),
+    () => pager.read({ ...asker, actor: ID }, request, token),
+    () => pager.read({ ...asker, method: listProjects }, create(listProjects.input), token),
   ];
   for (const read of elsewhere) assert.equal(refusalOf(read)?.reason, 'INVALID_PAGE_TOKEN');
 });

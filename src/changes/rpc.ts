@@ -63,7 +63,7 @@ export const changeHandlers = ({ db, pager }: Context): ServiceHandlers<typeof C
 
     listChanges: async (request, call) => {
       const limit = pageSize(request.pageSize);
-      const token = pager.read(call.method, request, request.pageToken);
+      const token = pager.read(call, request, request.pageToken);
       const after = token === null ? (request.afterRevision ?? 0n) : BigInt(String(token[0]));
       const params = { project: request.projectId, actor: call.actor, after, most: limit + 1 };
       const found = await db.run(statements.listChanges, params, call.signal);
@@ -75,12 +75,12 @@ export const changeHandlers = ({ db, pager }: Context): ServiceHandlers<typeof C
         (row) => encodedSize(ChangeSchema, toChange(row)),
         (row) => [String(row.revision)],
       );
-      return { changes: page.rows.map(toChange), nextPageToken: pager.write(call.method, request, page.next) };
+      return { changes: page.rows.map(toChange), nextPageToken: pager.write(call, request, page.next) };
     },
 
     getTimeline: async (request, call) => {
       const limit = pageSize(request.pageSize);
-      const token = pager.read(call.method, request, request.pageToken);
+      const token = pager.read(call, request, request.pageToken);
       const params = {
         project: request.projectId,
         actor: call.actor,
@@ -95,7 +95,7 @@ export const changeHandlers = ({ db, pager }: Context): ServiceHandlers<typeof C
         (row) => [String(row.revision)],
       );
       const items = page.rows.map((row) => ({ item: itemOf(row) }));
-      return { items, nextPageToken: pager.write(call.method, request, page.next) };
+      return { items, nextPageToken: pager.write(call, request, page.next) };
     },
   };
 };

@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto';
-import { ConfigError, loadConfig, VARIABLES } from '../config.ts';
+import { ConfigError, loadConfig } from '../config.ts';
 import { bootstrap } from '../db/roles.ts';
+import { VARIABLES } from '../variables.ts';
 
 const log = { info: (message: string): void => void process.stderr.write(`${message}\n`) };
 
@@ -10,22 +11,15 @@ const log = { info: (message: string): void => void process.stderr.write(`${mess
  * @throws ConfigError without ADMIN_DATABASE_URL
  */
 export async function bootstrapCommand(options: { database: string }): Promise<void> {
-  const { adminDatabaseUrl, ownerPassword, appPassword } = loadConfig(process.env, 'command');
+  const { adminDatabaseUrl } = loadConfig(process.env, 'command');
   if (adminDatabaseUrl === null) {
     const { expected, example } = VARIABLES.ADMIN_DATABASE_URL;
     throw new ConfigError([`ADMIN_DATABASE_URL: expected ${expected} (for example ${example})`]);
   }
-  const passwords = { owner: ownerPassword ?? generate(), app: appPassword ?? generate() };
+  const passwords = { owner: generate(), app: generate() };
   const { ownerUrl, appUrl } = await bootstrap(adminDatabaseUrl, { database: options.database, passwords, log });
-  const shown = (url: string, given: string | null) => (given === null ? url : withoutPassword(url));
-  process.stdout.write(`DATABASE_URL=${shown(appUrl, appPassword)}\n`);
-  process.stdout.write(`MIGRATION_DATABASE_URL=${shown(ownerUrl, ownerPassword)}\n`);
+  process.stdout.write(`DATABASE_URL=${appUrl}\n`);
+  process.stdout.write(`MIGRATION_DATABASE_URL=${ownerUrl}\n`);
 }
 
 const generate = (): string => randomBytes(24).toString('hex');
-
-function withoutPassword(url: string): string {
-  const changed = new URL(url);
-  changed.password = '…';
-  return decodeURI(changed.href);
-}

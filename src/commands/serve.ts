@@ -27,8 +27,7 @@ const serveConfig = ({ ephemeral }: ServeOptions): Config =>
   loadConfig(ephemeral ? { ...process.env, ...EPHEMERAL } : process.env);
 
 /** What signs page tokens where nothing is configured: every replica of one database derives the same. */
-const pageTokenSecret = (config: Config, database: Provided): Buffer => {
-  if (config.pageTokenSecret !== null) return config.pageTokenSecret;
+const pageTokenSecret = (database: Provided): Buffer => {
   if (database.secrets !== null) return Buffer.from(database.secrets.pageToken, 'hex');
   return createHmac('sha256', new URL(database.appUrl).password).update('page token').digest();
 };
@@ -63,6 +62,8 @@ export async function serve(options: ServeOptions): Promise<void> {
 
 const reasonOf = ({ reason }: AbortSignal): string => (reason instanceof Error ? reason.message : String(reason));
 
+const SILENT = { admit: () => {}, record: () => {}, close: async () => {} };
+
 /** Opens what the service needs, serves, and closes it in reverse order. */
 const run = async (options: ServeOptions, config: Config, log: Logger, signal: AbortSignal): Promise<void> => {
   await using opened = new AsyncDisposableStack();
@@ -70,8 +71,14 @@ const run = async (options: ServeOptions, config: Config, log: Logger, signal: A
   opened.defer(() => database.stop());
   await migrate(database.migrationUrl, { mode: config.migrate, log });
   signal.throwIfAborted();
-  const secret = pageTokenSecret(config, database);
-  const service = await startService({ config, databaseUrl: database.appUrl, pageTokenSecret: secret, log });
+  const secret = pageTokenSecret(database);
+  const service = await startService({
+    config,
+    databaseUrl: database.appUrl,
+    pageTokenSecret: secret,
+    accessLog: SILENT,
+    log,
+  });
   opened.defer(() => service.stop());
   announce(options, log, service, database);
   await ended(signal, database);

@@ -93,7 +93,7 @@ export const databaseHandlers = (context: Context, about: About): ServiceHandler
 
     // The service keeps no statistics of statements, and PostgreSQL none without its extension: nothing is known to be slow.
     listSlowQueries: async (request, call) => {
-      pager.read(call.method, request, request.pageToken);
+      pager.read(call, request, request.pageToken);
       await db.run(statements.admit, { actor: call.actor }, call.signal);
       return { queries: [] };
     },

@@ -2,7 +2,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
-import { VARIABLES } from '../config.ts';
+import { VARIABLES } from '../variables.ts';
 
 const ENTRY = fileURLToPath(new URL('../jeex-persistence.js', import.meta.url));
 const START_MS = 120_000;

@@ -101,7 +101,7 @@ export const documentHandlers = ({ db, pager }: Context): ServiceHandlers<typeof
 
     listDocuments: async (request, call) => {
       const limit = pageSize(request.pageSize);
-      const after = pager.read(call.method, request, request.pageToken);
+      const after = pager.read(call, request, request.pageToken);
       const params = {
         project: request.projectId,
         actor: call.actor,
@@ -114,12 +114,12 @@ export const documentHandlers = ({ db, pager }: Context): ServiceHandlers<typeof
       if (found[0] !== undefined) checkRevision(request.atRevision, found[0].revision);
       const rows = found.filter((row) => row.id !== null);
       const page = cutPage<Listed>(rows, limit, versionSize, (row) => [row.document_type]);
-      return { documents: page.rows.map(versionOf), nextPageToken: pager.write(call.method, request, page.next) };
+      return { documents: page.rows.map(versionOf), nextPageToken: pager.write(call, request, page.next) };
     },
 
     listVersions: async (request, call) => {
       const limit = pageSize(request.pageSize);
-      const before = pager.read(call.method, request, request.pageToken);
+      const before = pager.read(call, request, request.pageToken);
       const params = {
         project: request.projectId,
         actor: call.actor,
@@ -132,7 +132,7 @@ export const documentHandlers = ({ db, pager }: Context): ServiceHandlers<typeof
       if (found.length === 0) throw documentNotFound();
       const rows = found.filter((row) => row.id !== null);
       const page = cutPage<Listed>(rows, limit, versionSize, (row) => [row.version]);
-      return { versions: page.rows.map(versionOf), nextPageToken: pager.write(call.method, request, page.next) };
+      return { versions: page.rows.map(versionOf), nextPageToken: pager.write(call, request, page.next) };
     },
 
     restoreVersion: async (request, call) => {
@@ -173,7 +173,7 @@ export const documentHandlers = ({ db, pager }: Context): ServiceHandlers<typeof
 
     searchDocuments: async (request, call) => {
       const limit = pageSize(request.pageSize);
-      const after = pager.read(call.method, request, request.pageToken);
+      const after = pager.read(call, request, request.pageToken);
       const params = {
         project: request.projectId,
         actor: call.actor,
@@ -197,7 +197,7 @@ export const documentHandlers = ({ db, pager }: Context): ServiceHandlers<typeof
           headline: headlineHtml(row.headline ?? ''),
           rank: row.rank,
         })),
-        nextPageToken: pager.write(call.method, request, page.next),
+        nextPageToken: pager.write(call, request, page.next),
       };
     },
   };

@@ -146,7 +146,7 @@ export const executionHandlers = ({ db, pager }: Context): ServiceHandlers<typeo
 
   listExecutions: async (request, call) => {
     const limit = pageSize(request.pageSize);
-    const after = pager.read(call.method, request, request.pageToken);
+    const after = pager.read(call, request, request.pageToken);
     const params = {
       project: request.projectId,
       actor: call.actor,
@@ -167,7 +167,7 @@ export const executionHandlers = ({ db, pager }: Context): ServiceHandlers<typeo
       (execution) => encodedSize(AgentExecutionSchema, execution),
       (execution) => [execution.id ?? ''],
     );
-    return { executions: [...page.rows], nextPageToken: pager.write(call.method, request, page.next) };
+    return { executions: [...page.rows], nextPageToken: pager.write(call, request, page.next) };
   },
 
   batchCreateExecutions: async (request, call) => {

@@ -108,7 +108,7 @@ export const exportHandlers = (context: Context): ServiceHandlers<typeof ExportS
 
     listExports: async (request, call) => {
       const limit = pageSize(request.pageSize);
-      const before = pager.read(call.method, request, request.pageToken);
+      const before = pager.read(call, request, request.pageToken);
       const params = {
         project: request.projectId,
         actor: call.actor,
@@ -122,7 +122,7 @@ export const exportHandlers = (context: Context): ServiceHandlers<typeof ExportS
         (row) => (row.fits ? encodedSize(ExportSchema, toExport(row)) : Number.POSITIVE_INFINITY),
         (row) => [row.id],
       );
-      return { exports: page.rows.map(toExport), nextPageToken: pager.write(call.method, request, page.next) };
+      return { exports: page.rows.map(toExport), nextPageToken: pager.write(call, request, page.next) };
     },
 
     recordDownload: async (request, call) => {

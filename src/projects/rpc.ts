@@ -104,7 +104,7 @@ export const projectHandlers = ({ db, pager }: Context): ServiceHandlers<typeof 
 
   listProjects: async (request, call) => {
     const limit = pageSize(request.pageSize);
-    const after = pager.read(call.method, request, request.pageToken);
+    const after = pager.read(call, request, request.pageToken);
     const params = {
       actor: call.actor,
       statuses: request.statuses.map(status.text),
@@ -119,7 +119,7 @@ export const projectHandlers = ({ db, pager }: Context): ServiceHandlers<typeof 
       (project) => encodedSize(ProjectSchema, project),
       (project) => [project.id ?? ''],
     );
-    return { projects: [...page.rows], nextPageToken: pager.write(call.method, request, page.next) };
+    return { projects: [...page.rows], nextPageToken: pager.write(call, request, page.next) };
   },
 
   updateProject: async (request, call) => {
@@ -178,7 +178,7 @@ export const projectHandlers = ({ db, pager }: Context): ServiceHandlers<typeof 
 
   listMembers: async (request, call) => {
     const limit = pageSize(request.pageSize);
-    const after = pager.read(call.method, request, request.pageToken);
+    const after = pager.read(call, request, request.pageToken);
     const params = {
       project: request.projectId,
       actor: call.actor,
@@ -192,7 +192,7 @@ export const projectHandlers = ({ db, pager }: Context): ServiceHandlers<typeof 
       (member) => encodedSize(MemberSchema, member),
       (member) => [member.userId ?? ''],
     );
-    return { members: [...page.rows], nextPageToken: pager.write(call.method, request, page.next) };
+    return { members: [...page.rows], nextPageToken: pager.write(call, request, page.next) };
   },
 
   getProjectUsage: async (request, call) => {

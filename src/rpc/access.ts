@@ -1,7 +1,7 @@
 import { type DescMethod, getOption } from '@bufbuild/protobuf';
 import { MethodOptions_IdempotencyLevel } from '@bufbuild/protobuf/wkt';
 import { Access, access } from '../gen/jeex/persistence/v1/access_pb.js';
-import { Refusal } from '../refusal.ts';
+import { Refusal, refusalOf } from '../refusal.ts';
 
 /** What a caller may do at all; what an actor may do in a project is its role's matter. */
 export type Scope = 'read' | 'write' | 'system' | 'monitor' | 'admin';
@@ -10,9 +10,15 @@ export const SCOPES: readonly Scope[] = ['read', 'write', 'system', 'monitor', '
 
 /** Who calls: the answer of authentication. */
 export interface Caller {
-  /** The calling service's name. */
+  /** The calling service's name: one printable line of at most 255 characters. */
   readonly name: string;
   readonly scopes: ReadonlySet<string>;
+  /** The users it may act for, by id; null: any, and the system too. */
+  readonly actors: ReadonlySet<string> | null;
+  /** The projects it may touch, by id; null: any. */
+  readonly projects: ReadonlySet<string> | null;
+  /** When its token ends, in milliseconds since the epoch; null: never. */
+  readonly expires: number | null;
 }
 
 /** Whether a method changes anything; the reads carry `idempotency_level = NO_SIDE_EFFECTS`. */
@@ -21,15 +27,23 @@ export const isMutation = (method: DescMethod): boolean =>
 
 type AccessCheck = (caller: Caller, actor: string | null) => void;
 
+const scopeRequired = (message: string, metadata: Readonly<Record<string, string>>): Refusal =>
+  new Refusal('SCOPE_REQUIRED', message, { metadata });
+
 const demand = (caller: Caller, scope: Scope) => {
   if (caller.scopes.has(scope)) return;
-  throw new Refusal('SCOPE_REQUIRED', `the caller lacks the scope ${scope}`, { metadata: { scope } });
+  throw scopeRequired(`the caller lacks the scope ${scope}`, { scope });
 };
 
 const withoutActor = (actor: string | null, scope: Scope) => {
   if (actor === null) return;
-  const message = `this call is for the scope ${scope} alone: send no x-actor-id`;
-  throw new Refusal('SCOPE_REQUIRED', message, { metadata: { scope } });
+  throw scopeRequired(`this call is for the scope ${scope} alone: send no x-actor-id`, { scope });
+};
+
+/** A token for some users covers neither others nor the system, whatever its scopes. */
+const coveredActor = ({ actors }: Caller, actor: string | null) => {
+  if (actors === null || (actor !== null && actors.has(actor))) return;
+  throw scopeRequired("the token's claim actors does not cover whom this call is made for", { claim: 'actors' });
 };
 
 /**
@@ -50,17 +64,35 @@ export const compileAccess = (method: DescMethod): AccessCheck => {
       return (caller, actor) => {
         withoutActor(actor, 'admin');
         demand(caller, 'admin');
+        coveredActor(caller, actor);
       };
     case Access.SYSTEM:
       return (caller, actor) => {
         withoutActor(actor, 'system');
         demand(caller, 'system');
         demand(caller, kind);
+        coveredActor(caller, actor);
       };
     default:
       return (caller, actor) => {
         demand(caller, kind);
         if (actor === null) demand(caller, 'system');
+        coveredActor(caller, actor);
       };
   }
+};
+
+/**
+ * Compiles whether a caller's token covers the projects of a request. One for some projects reaches nothing else: what is
+ * about no project is SCOPE_REQUIRED, another project PROJECT_NOT_FOUND as if it did not exist.
+ */
+export const compileCover = (method: DescMethod): ((caller: Caller, projects: readonly string[]) => void) => {
+  const open = [Access.ANYONE, Access.MONITOR].includes(getOption(method, access));
+  return ({ projects: covered }, projects) => {
+    if (covered === null || open) return;
+    if (projects.length === 0) {
+      throw scopeRequired("the token's claim projects does not cover a call about no project", { claim: 'projects' });
+    }
+    if (!projects.every((project) => covered.has(project))) throw refusalOf('PROJECT_NOT_FOUND');
+  };
 };

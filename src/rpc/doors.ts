@@ -1,6 +1,7 @@
 import type { AddressInfo } from 'node:net';
 import { type Server as GrpcServer, ServerCredentials, setLogger } from '@grpc/grpc-js';
 import type { Logger } from 'pino';
+import type { AccessLog } from '../audit/access-log.ts';
 import { createConnectHandler } from './connect.ts';
 import { createGrpcDoor, createServer } from './grpc.ts';
 import { createGuard } from './guard.ts';
@@ -26,6 +27,7 @@ export interface DoorOptions {
   readonly implementations: readonly Implementation[];
   readonly health: Health;
   readonly log: Logger;
+  readonly accessLog: AccessLog;
   /** The service's version, for the probes. */
   readonly version: string;
 }
@@ -64,7 +66,7 @@ export const createDoors = (options: DoorOptions): Doors => {
   const tell = (message: unknown) => log.debug({ grpc: String(message) }, 'grpc-js');
   setLogger({ error: tell, info: tell, debug: tell });
   const plans = compilePlans(implementations);
-  const pipeline = createPipeline(log, authenticate);
+  const pipeline = createPipeline({ log, accessLog: options.accessLog, authenticate });
   const grpc = createGrpcDoor(pipeline, plans);
   health.addTo(grpc);
   addReflection(grpc);

@@ -1,7 +1,9 @@
 import { randomUUIDv7 } from 'node:crypto';
+import type { Caller } from './access.ts';
 import type { Failure } from './errors.ts';
 import type { Header } from './pipeline.ts';
 import type { MethodPlan } from './plan.ts';
+import type { Subject } from './subject.ts';
 import { beginTrace, type CallTrace } from './trace.ts';
 
 export const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
@@ -17,8 +19,11 @@ export interface Entry {
   readonly began: number;
   readonly controller: AbortController;
   readonly trace: CallTrace;
-  caller: string;
+  /** Null until authentication has answered. */
+  caller: Caller | null;
   actor: string | null;
+  /** What the request is about; for one that names no project, those of its answer. */
+  subject: Subject;
   admitted: boolean;
   /** Whether the handler has been called. */
   started: boolean;
@@ -29,6 +34,8 @@ export interface Entry {
   waitingSince: number | null;
   stopTimer: (() => void) | null;
 }
+
+const NOTHING: Subject = { projects: [], user: null };
 
 /** Begins a call. */
 export const enter = (plan: MethodPlan, header: Header): Entry => {
@@ -43,8 +50,9 @@ export const enter = (plan: MethodPlan, header: Header): Entry => {
     began: performance.now(),
     controller: new AbortController(),
     trace: beginTrace(plan.name, correlationId, header),
-    caller: '',
+    caller: null,
     actor: null,
+    subject: NOTHING,
     admitted: false,
     started: false,
     settled: false,

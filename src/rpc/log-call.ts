@@ -1,4 +1,5 @@
 import type { Logger } from 'pino';
+import type { AccessRecord } from '../audit/access-log.ts';
 import type { Entry } from './entry.ts';
 import type { CodeName, Failure } from './errors.ts';
 import { traceIdOf } from './trace.ts';
@@ -20,14 +21,29 @@ export const logCall = (log: Logger, entry: Entry, failure: Failure | null): voi
   log[level](
     {
       method: entry.plan.name,
-      caller: entry.caller,
+      caller: entry.caller?.name ?? '',
       actor: entry.actor,
       correlationId: entry.correlationId,
       traceId: traceIdOf(entry.trace),
       code: failure?.code ?? 'OK',
       ...(failure && { reason: failure.reason, err: failure.cause }),
-      durationMs: Math.round((performance.now() - entry.began) * 1000) / 1000,
+      durationMs: durationOf(entry),
     },
     'call',
   );
 };
+
+const durationOf = ({ began }: Entry): number => Math.round((performance.now() - began) * 1000) / 1000;
+
+/** What goes on record of a call that ended so. */
+export const accessRecordOf = (entry: Entry, result: string): AccessRecord => ({
+  rpc: entry.plan.name,
+  read: !entry.plan.mutation,
+  caller: entry.caller?.name ?? '',
+  actor: entry.actor,
+  projects: entry.subject.projects,
+  user: entry.subject.user,
+  result,
+  correlationId: entry.correlationId,
+  durationMs: durationOf(entry),
+});

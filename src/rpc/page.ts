@@ -1,13 +1,7 @@
 import { createHash, createHmac, timingSafeEqual } from 'node:crypto';
-import {
-  create,
-  type DescMessage,
-  type DescMethod,
-  type Message,
-  type MessageInitShape,
-  toBinary,
-} from '@bufbuild/protobuf';
+import { create, type DescMessage, type Message, type MessageInitShape, toBinary } from '@bufbuild/protobuf';
 import { Refusal } from '../refusal.ts';
+import type { Call } from './call.ts';
 import { canonicalBytes } from './identity.ts';
 import { MAX_PAGE_BYTES } from './limits.ts';
 
@@ -23,10 +17,13 @@ export interface Page<Row> {
 
 export interface Pager {
   /** Reads a page token; null for an empty one. Throws INVALID_PAGE_TOKEN for one not given for this request. */
-  read(method: DescMethod, request: Message, pageToken: string): Keyset | null;
+  read(call: Asker, request: Message, pageToken: string): Keyset | null;
   /** Writes the token of the page that begins after a keyset; empty for null. */
-  write(method: DescMethod, request: Message, keyset: Keyset | null): string;
+  write(call: Asker, request: Message, keyset: Keyset | null): string;
 }
+
+/** Who lists what: a page token is of use to nobody else. */
+type Asker = Pick<Call, 'method' | 'caller' | 'actor'>;
 
 const VERSION = 1;
 const MAC_BYTES = 32;
@@ -54,20 +51,20 @@ export const createPager = (secret: Buffer): Pager => {
   };
 
   return {
-    read: (method, request, pageToken) => {
+    read: (call, request, pageToken) => {
       if (pageToken === '') return null;
       const payload = authentic(pageToken);
       if (!payload) throw invalid('the page token is not one this service has given');
       const [version, request_, keyset] = JSON.parse(payload.toString()) as [number, string, Keyset];
-      if (version !== VERSION || request_ !== requestHash(method, request)) {
+      if (version !== VERSION || request_ !== requestHash(call, request)) {
         throw invalid('the page token was given for another request');
       }
       return keyset;
     },
 
-    write: (method, request, keyset) => {
+    write: (call, request, keyset) => {
       if (keyset === null) return '';
-      const payload = Buffer.from(JSON.stringify([VERSION, requestHash(method, request), keyset]));
+      const payload = Buffer.from(JSON.stringify([VERSION, requestHash(call, request), keyset]));
       return Buffer.concat([mac(payload), payload]).toString('base64url');
     },
   };
@@ -76,9 +73,9 @@ export const createPager = (secret: Buffer): Pager => {
 const invalid = (message: string): Refusal =>
   new Refusal('INVALID_PAGE_TOKEN', message, { fields: [{ field: PAGE_TOKEN, description: message }] });
 
-const requestHash = (method: DescMethod, request: Message): string =>
+const requestHash = ({ method, caller, actor }: Asker, request: Message): string =>
   createHash('sha256')
-    .update(`${method.parent.typeName}/${method.name}\0`)
+    .update(`${method.parent.typeName}/${method.name}\0${caller}\0${actor ?? ''}\0`)
     .update(canonicalBytes(method.input, request, FREE_FIELDS))
     .digest('base64url');
 

@@ -1,12 +1,13 @@
 import { create, type DescMessage, type Message, type MessageInitShape } from '@bufbuild/protobuf';
 import type { Logger } from 'pino';
+import type { AccessLog } from '../audit/access-log.ts';
 import { invalidField, type Outcome, Refusal } from '../refusal.ts';
 import { type Caller, SCOPES } from './access.ts';
 import type { Call } from './call.ts';
 import { type Entry, enter, UUID } from './entry.ts';
 import { ClientGone, type Failure, toFailure } from './errors.ts';
 import { requestIdentity } from './identity.ts';
-import { logCall } from './log-call.ts';
+import { accessRecordOf, logCall } from './log-call.ts';
 import type { MethodPlan } from './plan.ts';
 import { bounded, expireAt } from './time.ts';
 import { endTrace, inTrace } from './trace.ts';
@@ -59,14 +60,26 @@ const DRAIN_POLL_MS = 25;
 const TIMER_SLACK_MS = 20;
 
 /** The caller of every call while authentication is off. */
-const ANYBODY: Caller = { name: 'anonymous', scopes: new Set(SCOPES) };
+const ANYBODY: Caller = {
+  name: 'anonymous',
+  scopes: new Set(SCOPES),
+  actors: null,
+  projects: null,
+  expires: null,
+};
+
+export interface PipelineOptions {
+  readonly log: Logger;
+  readonly accessLog: AccessLog;
+  /** Null while authentication is off. */
+  readonly authenticate: Authenticate | null;
+}
 
 /**
  * Everything that cuts across the methods, once, above both doors: correlation, draining, authentication, access, decoding,
- * text, rules, request identity, deadline, error mapping and the line in the log.
- * @param authenticate null while authentication is off
+ * text, rules, request identity, deadline, error mapping, the line in the log and the access record.
  */
-export const createPipeline = (log: Logger, authenticate: Authenticate | null): Pipeline => {
+export const createPipeline = ({ log, accessLog, authenticate }: PipelineOptions): Pipeline => {
   const running = new Set<Entry>();
   let draining = false;
 
@@ -78,6 +91,7 @@ export const createPipeline = (log: Logger, authenticate: Authenticate | null): 
     running.delete(entry);
     endTrace(entry.trace, failure);
     logCall(log, entry, failure);
+    accessLog.record(accessRecordOf(entry, failure ? (failure.reason ?? failure.code) : 'OK'));
   };
 
   const fail = (entry: Entry, error: unknown): Failure => {
@@ -86,31 +100,42 @@ export const createPipeline = (log: Logger, authenticate: Authenticate | null): 
     return failure;
   };
 
-  const admitOrThrow = async (entry: Entry) => {
-    if (entry.admitted) return;
+  const admitOrThrow = async (entry: Entry): Promise<Caller> => {
+    if (entry.admitted && entry.caller) return entry.caller;
     if (!entry.correlationValid) throw invalidField('x-correlation-id', 'must be a UUID');
     if (draining) throw new Refusal('SHUTTING_DOWN', 'the service is shutting down');
+    accessLog.admit();
     const caller = authenticate ? await authenticate(entry.header) : ANYBODY;
-    entry.caller = caller.name;
+    entry.caller = caller;
     const actor = entry.header('x-actor-id') ?? null;
     if (actor !== null && !UUID.test(actor)) throw invalidField('x-actor-id', 'must be a UUID');
     entry.actor = actor === null ? null : actor.toLowerCase();
     entry.plan.checkAccess(caller, entry.actor);
     entry.admitted = true;
+    return caller;
+  };
+
+  /** What a request did not say, its answer does: the project it made, or was given. */
+  const messageOf = (entry: Entry, answer: object): Message => {
+    const { plan, subject } = entry;
+    if (subject.projects.length === 0) entry.subject = { ...subject, projects: plan.answeredProjects(answer) };
+    return create(plan.method.output, answer as MessageInitShape<DescMessage>);
   };
 
   const prepare = async (entry: Entry, link: Link, decode: () => Message): Promise<[Message, Call]> => {
     // A transport gave the call up while its body came in.
     if (entry.failure) throw entry.failure;
-    await admitOrThrow(entry);
+    const caller = await admitOrThrow(entry);
     const request = decode();
     const { plan, controller } = entry;
     plan.checkMessage(request);
+    entry.subject = plan.subjectOf(request);
+    plan.checkCover(caller, entry.subject.projects);
     watch(entry, link);
     controller.signal.throwIfAborted();
     const call: Call = {
       method: plan.method,
-      caller: entry.caller,
+      caller: caller.name,
       actor: entry.actor,
       correlationId: entry.correlationId,
       signal: controller.signal,
@@ -140,7 +165,7 @@ export const createPipeline = (log: Logger, authenticate: Authenticate | null): 
         const [request, call] = await prepare(entry, link, decode);
         const work = inTrace(entry.trace, () => entry.plan.handler(request as never, call) as Promise<object>);
         const answer = await bounded(work, call.signal);
-        const encoded = encode(messageOf(entry.plan, answer));
+        const encoded = encode(messageOf(entry, answer));
         settle(entry, null);
         return encoded;
       } catch (error) {
@@ -151,6 +176,7 @@ export const createPipeline = (log: Logger, authenticate: Authenticate | null): 
     stream: async function* (entry, link, { decode, encode }) {
       let messages: AsyncIterator<object> | null = null;
       let done = false;
+      let opened = false;
       try {
         const [request, call] = await prepare(entry, link, decode);
         messages = (entry.plan.handler(request as never, call) as AsyncIterable<object>)[Symbol.asyncIterator]();
@@ -165,7 +191,10 @@ export const createPipeline = (log: Logger, authenticate: Authenticate | null): 
           done = next.done === true;
           call.signal.throwIfAborted();
           if (next.done) break;
-          yield encode(messageOf(entry.plan, next.value));
+          const encoded = encode(messageOf(entry, next.value));
+          if (!opened) accessLog.record(accessRecordOf(entry, 'OPENED'));
+          opened = true;
+          yield encoded;
         }
         settle(entry, null);
       } catch (error) {
@@ -194,9 +223,6 @@ export const createPipeline = (log: Logger, authenticate: Authenticate | null): 
   };
 };
 
-const messageOf = (plan: MethodPlan, answer: object): Message =>
-  create(plan.method.output, answer as MessageInitShape<DescMessage>);
-
 const shutDown = (): Refusal => new Refusal('SHUTTING_DOWN', 'the service is shutting down', { outcome: 'unknown' });
 
 const isIdle = ({ waitingSince }: Entry): boolean =>
@@ -217,7 +243,15 @@ const watch = (entry: Entry, link: Link) => {
     else controller.abort(new ClientGone());
   });
   if (deadline !== null) entry.stopTimer = expireAt(deadline, expire);
+  const expires = plan.streaming ? (entry.caller?.expires ?? null) : null;
+  if (expires !== null && (deadline === null || expires < deadline)) {
+    entry.stopTimer?.();
+    entry.stopTimer = expireAt(expires, () => controller.abort(tokenEnded()));
+  }
 };
+
+/** A stream does not outlive the token it was opened with. */
+const tokenEnded = (): Refusal => new Refusal('UNAUTHENTICATED', 'the token has expired; call again with a new one');
 
 /**
  * Why a call ended: a handler's own refusal counts even when it came late; any other error after the signal has aborted

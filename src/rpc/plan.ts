@@ -1,7 +1,8 @@
 import { type DescMethod, fromBinary, type Message } from '@bufbuild/protobuf';
 import { type FieldViolation, Refusal } from '../refusal.ts';
-import { type Caller, compileAccess, isMutation } from './access.ts';
+import { type Caller, compileAccess, compileCover, isMutation } from './access.ts';
 import type { AnyHandler, Implementation } from './handlers.ts';
+import { compileAnswered, compileSubject, type Subject } from './subject.ts';
 import { compileTextCheck } from './text.ts';
 import { compileValidation } from './validate.ts';
 import { findKindlessValue, findWireFault, holdsStruct } from './wire.ts';
@@ -16,6 +17,11 @@ export interface MethodPlan {
   readonly handler: AnyHandler;
   /** Throws SCOPE_REQUIRED. */
   readonly checkAccess: (caller: Caller, actor: string | null) => void;
+  /** Throws SCOPE_REQUIRED or PROJECT_NOT_FOUND for what the caller's token does not cover. */
+  readonly checkCover: (caller: Caller, projects: readonly string[]) => void;
+  readonly subjectOf: (request: Message) => Subject;
+  /** The projects an answer is about; see `subjectOf` for the request's. */
+  readonly answeredProjects: (answer: object) => readonly string[];
   /** Throws INVALID_FIELD or CONTENT_TOO_LARGE; puts UUIDs into lower case. */
   readonly checkMessage: (message: Message) => void;
   /** Throws INVALID_FIELD for what the decoded message no longer shows. */
@@ -43,6 +49,9 @@ const compilePlan = (method: DescMethod, handler: AnyHandler | undefined): Metho
     mutation: isMutation(method),
     handler,
     checkAccess: compileAccess(method),
+    checkCover: compileCover(method),
+    subjectOf: compileSubject(method),
+    answeredProjects: compileAnswered(method),
     checkMessage: (message) => {
       checkText(message);
       validate(message);

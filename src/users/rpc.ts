@@ -77,7 +77,7 @@ export const userHandlers = ({ db, pager }: Context): ServiceHandlers<typeof Use
 
   listUsers: async (request, call) => {
     const limit = pageSize(request.pageSize);
-    const after = pager.read(call.method, request, request.pageToken);
+    const after = pager.read(call, request, request.pageToken);
     const rows = await db.run(
       statements.listUsers,
       { prefix: request.emailPrefix, before: after === null ? null : String(after[0]), most: limit + 1 },
@@ -89,7 +89,7 @@ export const userHandlers = ({ db, pager }: Context): ServiceHandlers<typeof Use
       (user) => encodedSize(userSchema, user),
       (user) => [user.id ?? ''],
     );
-    return { users: page.rows as User[], nextPageToken: pager.write(call.method, request, page.next) };
+    return { users: page.rows as User[], nextPageToken: pager.write(call, request, page.next) };
   },
 
   updateUser: async (request, call) => {

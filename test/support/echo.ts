@@ -20,6 +20,7 @@ import type { AnyHandler, Implementation } from '../../src/rpc/handlers.ts';
 import { createHealth, type Health } from '../../src/rpc/health.ts';
 import { parseAddress } from '../../src/rpc/listen.ts';
 import { SERVICES } from '../../src/service.ts';
+import { NO_ACCESS_LOG } from './access.ts';
 
 const ANY_PORT = parseAddress('127.0.0.1:0');
 
@@ -73,6 +74,7 @@ export const useEcho = async (answers: Answers, overrides: Partial<DoorOptions> 
     implementations: implementations(answers),
     health,
     log,
+    accessLog: NO_ACCESS_LOG,
     version: '0.0.0-test',
     ...overrides,
   });

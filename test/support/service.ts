@@ -11,6 +11,7 @@ import { ProjectService, Role } from '../../src/gen/jeex/persistence/v1/project_
 import { UserService } from '../../src/gen/jeex/persistence/v1/user_service_pb.js';
 import { createLog } from '../../src/log.ts';
 import { startService } from '../../src/service.ts';
+import { NO_ACCESS_LOG } from './access.ts';
 import { clientOf, openChannel } from './client.ts';
 import { type TestDatabase, useTestDatabase } from './postgres.ts';
 
@@ -43,6 +44,9 @@ interface ServiceOptions {
   readonly db?: TestDatabase;
 }
 
+/** What the services of tests seal with. */
+export const ENCRYPTION_KEY = `1:${'5e'.repeat(32)}`;
+
 /** Runs the whole service on random ports and a migrated database of its own, until the file's tests have ended. */
 export const useService = async (options: ServiceOptions = {}): Promise<TestService> => {
   const db = options.db ?? (await useTestDatabase());
@@ -52,6 +56,7 @@ export const useService = async (options: ServiceOptions = {}): Promise<TestServ
     HTTP_LISTEN: '127.0.0.1:0',
     DATABASE_URL: appUrl,
     MIGRATION_DATABASE_URL: db.ownerUrl,
+    ENCRYPTION_KEYS: ENCRYPTION_KEY,
     SHUTDOWN_GRACE_SECONDS: '5',
     LOG_LEVEL: process.env.TEST_LOG_LEVEL ?? 'silent',
     ...options.env,
@@ -60,6 +65,7 @@ export const useService = async (options: ServiceOptions = {}): Promise<TestServ
     config,
     databaseUrl: appUrl,
     pageTokenSecret: randomBytes(32),
+    accessLog: NO_ACCESS_LOG,
     log: createLog(config.logLevel),
   });
   const channel = openChannel(service.addresses.grpc);
