@@ -1,4 +1,7 @@
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
+import { GROUPS, type Group } from './audit/isolation/check.ts';
+import type { IsolationAuditOptions } from './commands/isolation-audit.ts';
+import type { TokenOptions } from './commands/token.ts';
 import { ConfigError } from './config.ts';
 import { VERSION } from './version.ts';
 
@@ -15,7 +18,12 @@ function createProgram(): Command {
     .exitOverride();
   addServe(program);
   addMigrate(program);
+  addChanges(program);
+  addPrivacy(program);
+  addToken(program);
+  addKeys(program);
   addOthers(program);
+  addIsolationAudit(program);
   return program;
 }
 
@@ -59,12 +67,97 @@ function addMigrate(program: Command): void {
     });
 }
 
+function addChanges(program: Command): void {
+  program
+    .command('changes')
+    .description('the record of changes')
+    .command('verify')
+    .description(
+      "compute the whole chain of a project's changes again; exit code 1 when something was altered, removed or added",
+    )
+    .requiredOption('--project <id>', 'the project', parseId)
+    .option('--kept <revision=chain>', 'a chain that was kept, to compare with; may be repeated', parseKept)
+    .option('--json', 'as one line of JSON')
+    .action(async (options: { project: string; kept?: ReadonlyMap<bigint, Buffer>; json?: boolean }) => {
+      const { verifyChanges } = await import('./commands/changes.ts');
+      await verifyChanges({ project: options.project, kept: options.kept ?? new Map(), json: options.json ?? false });
+    });
+}
+
+function addPrivacy(program: Command): void {
+  program
+    .command('user')
+    .description('a user, for the right of access')
+    .command('export')
+    .description('print all that the database holds about a user, as one JSON document')
+    .argument('<id>', 'the user', parseId)
+    .option('--pretty', 'indented, instead of on one line')
+    .action(async (id: string, options: { pretty?: boolean }) => {
+      const { userExport } = await import('./commands/user.ts');
+      await userExport({ id, pretty: options.pretty ?? false });
+    });
+  const erasures = program.command('erasures').description('the ledger of erased users');
+  erasures
+    .command('list')
+    .description('print it, to be kept outside the database')
+    .option('--json', 'one JSON object a line')
+    .action(async (options: { json?: boolean }) => {
+      const { listErasures } = await import('./commands/erasures.ts');
+      await listErasures({ json: options.json ?? false });
+    });
+  erasures
+    .command('apply')
+    .description('erase again, after a restore or an import, whoever a kept ledger names')
+    .option('--file <file>', 'the kept ledger; without it standard input is read')
+    .option('--json', 'as one line of JSON')
+    .action(async (options: { file?: string; json?: boolean }) => {
+      const { applyErasures } = await import('./commands/erasures.ts');
+      await applyErasures({ file: options.file, json: options.json ?? false });
+    });
+}
+
+function addToken(program: Command): void {
+  program
+    .command('token')
+    .description('make a token for development, and at the first time the keys that sign it')
+    .requiredOption('--sub <name>', 'the calling service')
+    .requiredOption('--scope <scopes>', 'what it may do: some of read, write, system, monitor, admin, between blanks')
+    .option('--actors <ids>', 'the only users it may act for, separated by commas')
+    .option('--projects <ids>', 'the only projects it may touch, separated by commas')
+    .option('--ttl <time>', 'how long it is valid, such as 30s, 15m, 12h or 30d', '1h')
+    .option('--key <file>', 'the private key (JWK) that signs it, instead of one made under DATA_DIR/auth')
+    .option('--json', 'as one line of JSON')
+    .action(async (options: TokenOptions, command: Command) => {
+      const { printToken } = await import('./commands/token.ts');
+      await printToken(options, (message) => command.error(`error: ${message}`));
+    });
+}
+
+function addKeys(program: Command): void {
+  const keys = program.command('keys').description('the keys that seal profiles, inputs and outputs');
+  keys
+    .command('rotate')
+    .description('seal everything under the first key of ENCRYPTION_KEYS, while services run; run again, it goes on')
+    .option('--batch <rows>', 'rows in a transaction', parseBatch, 100)
+    .option('--json', 'as one line of JSON')
+    .action(async (options: { batch: number; json?: boolean }) => {
+      const { rotateKeys } = await import('./commands/keys.ts');
+      await rotateKeys({ batch: options.batch, json: options.json ?? false });
+    });
+  keys
+    .command('status')
+    .description('show how many rows are sealed under which key')
+    .option('--json', 'as one line of JSON')
+    .action(async (options: { json?: boolean }) => {
+      const { showKeys } = await import('./commands/keys.ts');
+      await showKeys({ json: options.json ?? false });
+    });
+}
+
 function addOthers(program: Command): void {
   program
     .command('bootstrap')
-    .description(
-      'create the roles (with new passwords, unless OWNER_PASSWORD and APP_PASSWORD are set) and the database',
-    )
+    .description('create or update the roles (with the passwords in PASSWORDS_DIR, else new ones) and the database')
     .addOption(new Option('--database <name>', 'the database').default('jeex'))
     .action(async (options: { database: string }) => {
       const { bootstrapCommand } = await import('./commands/bootstrap.ts');
@@ -81,9 +174,61 @@ function addOthers(program: Command): void {
     });
 }
 
+function addIsolationAudit(program: Command): void {
+  program
+    .command('isolation-audit')
+    .description(
+      "prove on scratch projects that no project's rows reach who is no member; exit code 1 when a check does not hold",
+    )
+    .option('--address <host:port>', 'the gRPC address of a running service; without it a temporary one is started')
+    .option('--key <file>', 'the private key (JWK) for its tokens, whose public half is in its AUTH_JWKS')
+    .option('--ca <file>', 'who signed its certificate (PEM); set: the service is reached by TLS')
+    .option('--cert <file>', 'the client certificate (PEM) it asks for')
+    .option('--cert-key <file>', 'the key of that certificate (PEM)')
+    .option('--only <groups>', `some of ${GROUPS.join(', ')}, separated by commas`, parseGroups)
+    .option('--load <calls>', 'calls under load; 0 leaves it out', parseCalls, 2000)
+    .option('--no-timings', 'leave the timings out, on a machine that has much else to do')
+    .option('--json', 'one JSON document at the end instead of the lines')
+    .action(async (options: IsolationAuditOptions) => {
+      const { isolationAudit } = await import('./commands/isolation-audit.ts');
+      await isolationAudit(options);
+    });
+}
+
 function parseVersion(text: string): number {
   if (!/^\d{1,9}$/.test(text)) throw new InvalidArgumentError('expected a whole number from 0.');
   return Number(text);
+}
+
+function parseBatch(text: string): number {
+  const rows = /^\d{1,5}$/.test(text) ? Number(text) : 0;
+  if (rows < 1 || rows > 10_000) throw new InvalidArgumentError('expected a whole number from 1 to 10000.');
+  return rows;
+}
+
+function parseCalls(text: string): number {
+  if (!/^\d{1,7}$/.test(text)) throw new InvalidArgumentError('expected a whole number from 0.');
+  return Number(text);
+}
+
+function parseGroups(text: string): readonly Group[] {
+  const names = text.split(',');
+  const unknown = names.find((name) => !(GROUPS as readonly string[]).includes(name));
+  if (unknown !== undefined) throw new InvalidArgumentError(`expected some of ${GROUPS.join(', ')}.`);
+  return GROUPS.filter((group) => names.includes(group));
+}
+
+function parseId(text: string): string {
+  if (!/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i.test(text)) throw new InvalidArgumentError('expected a UUID.');
+  return text.toLowerCase();
+}
+
+function parseKept(text: string, before: ReadonlyMap<bigint, Buffer> = new Map()): ReadonlyMap<bigint, Buffer> {
+  const [, revision, chain] = /^([1-9]\d{0,17})=([0-9a-f]{64})$/i.exec(text) ?? [];
+  if (revision === undefined || chain === undefined) {
+    throw new InvalidArgumentError('expected a revision and its chain of 64 hexadecimal digits, such as 17=5e….');
+  }
+  return new Map([...before, [BigInt(revision), Buffer.from(chain, 'hex')]]);
 }
 
 /** Runs the command that the arguments name, and sets the process's exit code. */

@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { whatHappened } from './db/errors.ts';
 import { createDatabase, first } from './db/pool.ts';
 import { sql, statement } from './db/statement.ts';
 import type { Logger } from './log.ts';
@@ -44,7 +45,7 @@ export const watchReadiness = async ({ url, requiredVersion, health, log }: Read
       const version = row?.version ?? 0;
       return version >= requiredVersion ? null : `the schema is at ${version}, this release needs ${requiredVersion}`;
     } catch (error) {
-      return error instanceof Error ? error.message : 'the database does not answer';
+      return whatHappened(error);
     }
   };
 

@@ -1,9 +1,11 @@
 import type { AccessLog } from './audit/access-log.ts';
+import { startAuthenticator } from './auth/authenticator.ts';
 import { changeHandlers } from './changes/rpc.ts';
 import type { Config } from './config.ts';
 import { type About, databaseHandlers } from './database/rpc.ts';
 import { latestVersion, migrationFiles } from './db/migrator.ts';
 import { createDatabase } from './db/pool.ts';
+import { checkRole } from './db/role-check.ts';
 import { documentHandlers } from './documents/rpc.ts';
 import { executionHandlers } from './executions/rpc.ts';
 import { exportHandlers } from './exports/rpc.ts';
@@ -21,7 +23,11 @@ import type { Context } from './rpc/context.ts';
 import { type BoundAddresses, createDoors } from './rpc/doors.ts';
 import { type Implementation, implement } from './rpc/handlers.ts';
 import { createHealth } from './rpc/health.ts';
+import { requestIdentifier } from './rpc/identity.ts';
 import { createPager } from './rpc/page.ts';
+import { openTls } from './rpc/tls.ts';
+import type { KeyRing } from './sealing/ring.ts';
+import { openSealing } from './sealing/sealing.ts';
 import { startSweeper } from './sweeper.ts';
 import { userHandlers } from './users/rpc.ts';
 import { VERSION } from './version.ts';
@@ -33,8 +39,8 @@ interface ServiceOptions {
   readonly config: Config;
   /** As jeex_app. */
   readonly databaseUrl: string;
-  /** Signs page tokens; the same for all replicas. */
-  readonly pageTokenSecret: Buffer;
+  /** What opens and seals what is kept encrypted. */
+  readonly ring: KeyRing;
   readonly accessLog: AccessLog;
   readonly log: Logger;
 }
@@ -68,15 +74,24 @@ const implementations = (context: Context, about: About): Implementation[] => [
 
 /**
  * Serves a migrated database on both doors. What was opened closes in reverse order, also when the start fails.
- * @throws Error when an address is taken or not allowed
+ * @throws Error when the database role could see too much, the key ring does not open the database, an address is taken or
+ *   not allowed, or a TLS file or the keys of tokens cannot be used
  */
 export const startService = async (options: ServiceOptions): Promise<Service> => {
-  const { config, databaseUrl, pageTokenSecret, accessLog, log } = options;
+  const { config, databaseUrl, ring, accessLog, log } = options;
   await using opened = new AsyncDisposableStack();
+  const authenticator = config.auth && (await startAuthenticator(config.auth, log));
+  opened.defer(() => authenticator?.stop());
+  const tls = config.tls && (await openTls(config.tls, log));
+  opened.defer(() => tls?.close());
+  if (tls && !config.healthListen)
+    log.info('HEALTH_LISTEN is unset: gRPC probes of Kubernetes speak no TLS, and need it');
   const db = await createDatabase({ url: databaseUrl, size: config.poolSize });
   opened.defer(() => db.end());
+  await checkRole(db, log);
 
-  const context: Context = { db, pager: createPager(pageTokenSecret) };
+  const sealing = await openSealing(db, ring);
+  const context: Context = { db, pager: createPager(sealing.pageTokenKey), sealing };
   const migrations = migrationFiles();
   const health = createHealth(SERVICES.map(({ typeName }) => typeName));
   const services = implementations(context, {
@@ -94,7 +109,9 @@ export const startService = async (options: ServiceOptions): Promise<Service> =>
     grpcListen: config.grpcListen,
     httpListen: config.httpListen,
     healthListen: config.healthListen,
-    authenticate: null,
+    tls,
+    authenticate: authenticator?.authenticate ?? null,
+    identifyRequest: requestIdentifier(sealing.requestKey),
     allowedOrigins: config.allowedOrigins,
     implementations: services,
     health,

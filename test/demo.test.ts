@@ -1,29 +1,15 @@
 import assert from 'node:assert/strict';
-import { execFile } from 'node:child_process';
 import { suite, test } from 'node:test';
-import { fileURLToPath } from 'node:url';
 import { Client } from 'pg';
-import { firstBrokenLink } from '../src/demo/chain.ts';
 import { connect } from '../src/demo/client.ts';
+import { firstBrokenLink } from '../src/demo/record.ts';
 import { STEPS, sample } from '../src/demo/samples.ts';
 import { startTemporaryService } from '../src/demo/service.ts';
 import { type Change, ChangeKind } from '../src/gen/jeex/persistence/v1/change_service_pb.js';
+import { runCommand } from './support/command.ts';
 import { useService } from './support/service.ts';
 
-const ENTRY = fileURLToPath(new URL('../src/jeex-persistence.js', import.meta.url));
-
-interface Ended {
-  readonly code: number;
-  readonly out: string;
-  readonly err: string;
-}
-
-const demo = (...args: string[]): Promise<Ended> =>
-  new Promise((resolve) => {
-    execFile(process.execPath, [ENTRY, 'demo', ...args], { timeout: 120_000 }, (error, out, err) =>
-      resolve({ code: error === null ? 0 : Number(error.code), out, err }),
-    );
-  });
+const demo = (...args: string[]) => runCommand(['demo', ...args], {});
 
 /** Alters each field of a change in turn: the chain that the demo computes must break there. */
 const breakEveryLink = async (address: string, projectId: string): Promise<void> => {

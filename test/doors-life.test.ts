@@ -225,7 +225,8 @@ test('browsers get in from the listed origins only', async () => {
 
 test('an address beyond this machine is refused without authentication, with the reason', () => {
   const options = { healthListen: parseAddress('0.0.0.0:0'), allowedOrigins: [], implementations: [], version: '' };
-  const rest = { ...options, health: createHealth([]), log: {} as never, accessLog: NO_ACCESS_LOG };
+  const unused = { tls: null, identifyRequest: () => null, log: {} as never, accessLog: NO_ACCESS_LOG };
+  const rest = { ...unused, ...options, health: createHealth([]) };
   const open = { ...rest, grpcListen: parseAddress('0.0.0.0:50051'), httpListen: parseAddress('127.0.0.1:0') };
   assert.throws(
     () => createDoors({ ...open, authenticate: null }),

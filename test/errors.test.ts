@@ -14,6 +14,7 @@ import { type Fields, isRead, methodOf } from './support/methods.ts';
 import { connectAs, useTestDatabase } from './support/postgres.ts';
 import { useProxy } from './support/proxy.ts';
 import { newUser, type TestService, useService } from './support/service.ts';
+import { useIssuer } from './support/tokens.ts';
 
 const LOCK_TIMEOUT_MS = 400;
 
@@ -202,6 +203,10 @@ const CAUSES: Readonly<Partial<Record<Reason, () => Promise<Cause>>>> = {
     const request = { projectId, afterRevision: 1n };
     return { rpc: 'ChangeService/ListChanges', request, metadata: { earliest_revision: '2' } };
   },
+  UNAUTHENTICATED: async () => {
+    const { env } = await useIssuer();
+    return { rpc: 'ProjectService/ListProjects', request: {}, via: await useService({ db, env }) };
+  },
   ROLE_REQUIRED: async () => {
     const { projectId, viewer: actor } = await newWorld(service);
     return { rpc: 'ProjectService/UpdateProject', request: { project: { id: projectId, name: 'X' } }, actor };
@@ -234,8 +239,8 @@ const CAUSES: Readonly<Partial<Record<Reason, () => Promise<Cause>>>> = {
   INTERNAL: async () => ({ rpc: 'UserService/CreateUser', request: { email: newEmail(), name: 'sqlstate XX000' } }),
 };
 
-/** Whose causes come later: tokens and the limit on load. */
-const LATER: readonly Reason[] = ['UNAUTHENTICATED', 'OVERLOADED'];
+/** Whose cause comes later: the limit on load. */
+const LATER: readonly Reason[] = ['OVERLOADED'];
 const RETRYABLE: readonly Reason[] = ['OVERLOADED', 'CONTENTION', 'DATABASE_UNAVAILABLE', 'SHUTTING_DOWN'];
 
 describe('every reason of the contract is answered the same through both doors', () => {

@@ -1,6 +1,5 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { open, seal } from '../src/db/envelope.ts';
 import { attemptOf, durationOf, leaseSeconds, timesFault } from '../src/executions/executions.ts';
 
 type Row = readonly [
@@ -52,19 +51,5 @@ describe('what a caller does not say', () => {
     assert.equal(durationOf(1n, 3n), 2n);
     assert.equal(durationOf(null, 3n), null);
     assert.equal(durationOf(1n, null), null);
-  });
-});
-
-describe('an envelope', () => {
-  it('is the key id in two bytes, 0 for what is not sealed, and the bytes', () => {
-    const sealed = seal(Uint8Array.of(0, 255, 7));
-    assert.deepEqual([...sealed], [0, 0, 0, 255, 7]);
-    assert.deepEqual([...open(sealed)], [0, 255, 7]);
-    assert.deepEqual([...open(seal(new Uint8Array()))], []);
-  });
-
-  it('is refused when it is cut short or names a key that is not known', () => {
-    assert.throws(() => open(Uint8Array.of(0)), /less than a key id/);
-    assert.throws(() => open(Uint8Array.of(0, 1, 7)), /unknown key 1/);
   });
 });

@@ -5,7 +5,7 @@ import { z } from 'zod';
 import { createDatabase, type Database } from '../src/db/pool.ts';
 import { read, registry, sql } from '../src/db/statement.ts';
 import { EXAMPLES, newWorld } from './support/examples.ts';
-import { type PlanNode, planFaults } from './support/plan.ts';
+import { type PlanNode, planFaults } from '../src/audit/isolation/plan.ts';
 import { createTestDatabase } from './support/postgres.ts';
 import { useService } from './support/service.ts';
 
@@ -20,7 +20,7 @@ const connect = async (url: string, t: { after: (f: () => Promise<void>) => void
 };
 
 /** Tables with rows of one project, and those that only the definer functions may touch. */
-const OTHERS = new Set(['users', 'requests', 'purges', 'schemaversion', 'projects']);
+const OTHERS = new Set(['users', 'requests', 'purges', 'schemaversion', 'projects', 'erasures', 'sealing_keys']);
 const tenantTables = async (client: Client): Promise<string[]> => {
   const { rows } = await client.query(
     `select relname from pg_class where relnamespace = 'jeex'::regnamespace and relkind in ('r', 'p') order by 1`,

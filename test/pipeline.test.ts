@@ -12,7 +12,12 @@ import { compilePlans } from '../src/rpc/plan.ts';
 import { NO_ACCESS_LOG } from './support/access.ts';
 
 const ID = '0190f3a1-7b8c-7d2e-8f3a-4b5c6d7e8f90';
-const pipeline = createPipeline({ log: pino({ level: 'silent' }), accessLog: NO_ACCESS_LOG, authenticate: null });
+const pipeline = createPipeline({
+  log: pino({ level: 'silent' }),
+  accessLog: NO_ACCESS_LOG,
+  authenticate: null,
+  identifyRequest: () => null,
+});
 const forever: Link = { deadline: null, onGone: () => {} };
 
 /** Calls DeleteUser, answered by a handler, past the doors. */

@@ -7,7 +7,7 @@ import { ExportService } from '../src/gen/jeex/persistence/v1/export_service_pb.
 import { ProjectService } from '../src/gen/jeex/persistence/v1/project_service_pb.js';
 import { UserService } from '../src/gen/jeex/persistence/v1/user_service_pb.js';
 import { Refusal } from '../src/refusal.ts';
-import { requestIdentity } from '../src/rpc/identity.ts';
+import { requestIdentifier } from '../src/rpc/identity.ts';
 import { parseAddress } from '../src/rpc/listen.ts';
 import { createPager, cutPage, pageSize } from '../src/rpc/page.ts';
 import { decode, type MethodPlan } from '../src/rpc/plan.ts';
@@ -103,6 +103,7 @@ test('text that is not UTF-8 is found in the bytes, by path', () => {
   assert.deepEqual(refusal?.fields, [{ field: 'entries[1].content', description: 'must be valid UTF-8' }]);
 });
 
+const requestIdentity = requestIdentifier(Buffer.alloc(32, 1));
 const identity = (method: DescMethod, request: object) =>
   requestIdentity(method.name, method.input, create(method.input, request as never) as Message);
 
@@ -128,7 +129,9 @@ test('a request is the same request however it is written, and another one when 
     { ...request, profile: undefined },
   ];
   for (const other of others) assert.notDeepEqual(identity(createUser, other)?.hash, first?.hash);
-  assert.deepEqual(identity(createUser, { ...request, requestId: ID.replace('0', '1') })?.hash, first?.hash);
+  const again = identity(createUser, { ...request, requestId: ID.replace('0', '1') });
+  assert.deepEqual(again?.hash, first?.hash);
+  assert.notDeepEqual(again?.key, first?.key, 'two replies are not sealed with one key');
   assert.notDeepEqual(requestIdentity('Other', createUser.input, create(createUser.input, request))?.hash, first?.hash);
   assert.equal(identity(createUser, { ...request, requestId: '' }), null);
 });

@@ -28,9 +28,11 @@ const CHANGE = sql.fragment`c.revision, c.kind, c.resource_id, c.document_type, 
 
 type Fragment = typeof CHANGE;
 
+const FEED = sql.fragment`p.revision as head, p.earliest_revision`;
+
 /** A project's changes after a revision, oldest first; always at least a row, which tells where the feed stands. */
-const changesAfter = (after: Fragment, most: Fragment): Fragment => sql.fragment`
-select p.id as project_id, p.revision as head, p.earliest_revision, ${CHANGE}
+const changesAfter = (after: Fragment, most: Fragment, feed = FEED): Fragment => sql.fragment`
+select p.id as project_id, ${feed}, ${CHANGE}
 from projects p
 left join lateral (
   select c.* from changes c
@@ -46,6 +48,18 @@ export const listChanges = read({
   params: { after: 'int8', most: 'int4' },
   row: z.union([changeRow.extend(feed), z.object({ revision: z.null(), ...feed })]),
   sql: (p) => changesAfter(p.after, p.most),
+});
+
+const chainFeed = { ...feed, head_chain: z.instanceof(Buffer) };
+
+/** The same for who walks the whole chain, also of a deleted project. */
+export const walkChanges = read({
+  name: 'changes.walk',
+  need: 'owner',
+  withDeleted: () => sql.fragment`true`,
+  params: { after: 'int8', most: 'int4' },
+  row: z.union([changeRow.extend(chainFeed), z.object({ revision: z.null(), ...chainFeed })]),
+  sql: (p) => changesAfter(p.after, p.most, sql.fragment`${FEED}, p.chain as head_chain`),
 });
 
 const place = { place: z.bigint(), entered: z.string() };

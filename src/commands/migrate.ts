@@ -1,8 +1,9 @@
 import { readFileSync } from 'node:fs';
-import { type Config, ConfigError, loadConfig } from '../config.ts';
+import { loadConfig } from '../config.ts';
 import { down, migrate, type Status, status } from '../db/migrator.ts';
 import { provideDatabase } from '../db/provide.ts';
 import { untilInterrupted } from './interrupt.ts';
+import { ownerConfig } from './owner.ts';
 
 const print = (line: string): void => void process.stdout.write(`${line}\n`);
 const log = { info: (message: string): void => void process.stderr.write(`${message}\n`) };
@@ -54,7 +55,7 @@ function describe({ version, latest, applied, pending, problems }: Status): stri
 
 /** Runs the work on the configured database or on the embedded one, which it starts and stops. */
 async function withDatabase(use: 'read' | 'write', work: (url: string) => Promise<void>): Promise<void> {
-  const config = loadForMigration(use);
+  const config = use === 'write' ? ownerConfig() : loadConfig(process.env, 'command');
   await untilInterrupted(async (signal) => {
     const database = await provideDatabase(config, { log, signal });
     try {
@@ -63,14 +64,4 @@ async function withDatabase(use: 'read' | 'write', work: (url: string) => Promis
       await database.stop();
     }
   });
-}
-
-function loadForMigration(use: 'read' | 'write'): Config {
-  const config = loadConfig(process.env, 'command');
-  if (use === 'write' && config.databaseUrl !== null && config.migrationDatabaseUrl === null) {
-    throw new ConfigError([
-      'MIGRATION_DATABASE_URL: expected the URL of the role jeex_owner, since DATABASE_URL is set',
-    ]);
-  }
-  return config;
 }

@@ -1,9 +1,13 @@
-import { createHmac } from 'node:crypto';
+import { join } from 'node:path';
+import { createAccessLog } from '../audit/access-log.ts';
+import type { Place } from '../audit/target.ts';
 import { type Config, loadConfig } from '../config.ts';
 import { migrate } from '../db/migrator.ts';
 import { type Provided, provideDatabase } from '../db/provide.ts';
 import { createLog, type Logger } from '../log.ts';
-import { type Service, startService } from '../service.ts';
+import type { BoundAddresses } from '../rpc/doors.ts';
+import { loadRing } from '../sealing/ring.ts';
+import { startService } from '../service.ts';
 import { VERSION } from '../version.ts';
 import { untilInterrupted } from './interrupt.ts';
 
@@ -25,12 +29,6 @@ const EPHEMERAL = {
 
 const serveConfig = ({ ephemeral }: ServeOptions): Config =>
   loadConfig(ephemeral ? { ...process.env, ...EPHEMERAL } : process.env);
-
-/** What signs page tokens where nothing is configured: every replica of one database derives the same. */
-const pageTokenSecret = (database: Provided): Buffer => {
-  if (database.secrets !== null) return Buffer.from(database.secrets.pageToken, 'hex');
-  return createHmac('sha256', new URL(database.appUrl).password).update('page token').digest();
-};
 
 /** An end that was asked for by standard input, which closes with the process that started the service. */
 const abortAtEndOfInput = (stop: AbortController): void => {
@@ -62,25 +60,32 @@ export async function serve(options: ServeOptions): Promise<void> {
 
 const reasonOf = ({ reason }: AbortSignal): string => (reason instanceof Error ? reason.message : String(reason));
 
-const SILENT = { admit: () => {}, record: () => {}, close: async () => {} };
+/** Where calls are put on record: where the configuration says, else beside the embedded data, else on standard output. */
+const placeOf = ({ access }: Config, { folder }: Provided): Place => {
+  if (access.target !== null) return { to: access.target, own: false };
+  return folder === null ? { to: 'stdout', own: false } : { to: join(folder, 'access.log'), own: true };
+};
 
 /** Opens what the service needs, serves, and closes it in reverse order. */
 const run = async (options: ServeOptions, config: Config, log: Logger, signal: AbortSignal): Promise<void> => {
   await using opened = new AsyncDisposableStack();
   const database = await provideDatabase(config, { ephemeral: options.ephemeral, log, signal });
   opened.defer(() => database.stop());
+  const ring = loadRing(config.encryptionKeys, database.secrets?.encryption ?? null);
   await migrate(database.migrationUrl, { mode: config.migrate, log });
   signal.throwIfAborted();
-  const secret = pageTokenSecret(database);
+  const place = placeOf(config, database);
+  const accessLog = await createAccessLog({ place, ...config.access }, log);
+  opened.defer(() => accessLog.close());
   const service = await startService({
     config,
     databaseUrl: database.appUrl,
-    pageTokenSecret: secret,
-    accessLog: SILENT,
+    ring,
+    accessLog,
     log,
   });
   opened.defer(() => service.stop());
-  announce(options, log, service, database);
+  announce(options, config, log, { ...service.addresses, database: database.note, records: place.to });
   await ended(signal, database);
   log.info({ reason: reasonOf(signal) }, 'stopping');
 };
@@ -93,17 +98,42 @@ const ended = (signal: AbortSignal, database: Provided): Promise<void> =>
     database.died.then(reject);
   });
 
-const announce = (options: ServeOptions, log: Logger, service: Service, database: Provided): void => {
-  const { grpc, http, health } = service.addresses;
-  log.info({ version: VERSION, grpc, http, health, database: database.note }, 'ready');
+/** What curl and grpcurl need to be let in. */
+const toolsOf = ({ tls }: Config) => {
+  if (tls === null) return { scheme: 'http', grpcurl: '-plaintext', curl: '' };
+  const own = tls.clientCaFile !== null;
+  return {
+    scheme: 'https',
+    grpcurl: `-cacert CA.pem${own ? ' -cert CLIENT.pem -key CLIENT.key' : ''}`,
+    curl: `--cacert CA.pem ${own ? '--cert CLIENT.pem --key CLIENT.key ' : ''}`,
+  };
+};
+
+const callersOf = ({ auth }: Config): string =>
+  auth === null ? 'authentication off: every caller holds every scope' : `bearer tokens of ${auth.issuer}`;
+
+/** What is where: addresses, the database, and the record of calls. */
+interface Running extends BoundAddresses {
+  readonly database: string;
+  readonly records: string;
+}
+
+const announce = (options: ServeOptions, config: Config, log: Logger, running: Running): void => {
+  const { grpc, http, health, database, records } = running;
+  log.info({ version: VERSION, ...running, callers: callersOf(config) }, 'ready');
   if (options.readyJson) {
     process.stdout.write(`${JSON.stringify({ grpc, http, health, pid: process.pid })}\n`);
     return;
   }
+  // Who collects the records there expects lines of JSON.
+  if (records === 'stdout' && !process.stdout.isTTY) return;
+  const { scheme, grpcurl, curl } = toolsOf(config);
   process.stdout.write(`jeex-persistence ${VERSION} is ready
-  gRPC      ${grpc}   (reflection is on: grpcurl -plaintext ${grpc} list)
-  HTTP      http://${http}   (curl http://${http}/readyz)
-  database  ${database.note}
+  gRPC      ${grpc}   (reflection is on: grpcurl ${grpcurl} ${grpc} list)
+  HTTP      ${scheme}://${http}   (curl ${curl}${scheme}://${http}/readyz)
+  database  ${database}
+  callers   ${callersOf(config)}
+  records   ${records} (of every call)
   stop      Ctrl-C
 `);
 };

@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Client } from 'pg';
 
 /** Session locks of this service, each a number of its own in the first half of the key's space. */
-const LOCKS = { bootstrap: 1, migrate: 2 } as const;
+const LOCKS = { bootstrap: 1, migrate: 2, rotate: 3 } as const;
 const NAMESPACE = 0x6a656578;
 const PATIENCE_MILLISECONDS = 60_000;
 const POLL_MILLISECONDS = 200;

@@ -1,5 +1,5 @@
 import { readFile } from 'node:fs/promises';
-import type { ClientConfig } from 'pg';
+import { Client } from 'pg';
 
 /** The search parameter of a database URL that names a file with the password. */
 const PASSWORD_FILE = 'password_file';
@@ -15,14 +15,45 @@ export function withPasswordFile(url: string | undefined, file: string | undefin
 }
 
 /**
- * What `pg` needs to connect to a database URL. A password in a file is read at each connect, so that a new one takes
- * effect without a restart; the line break at its end is none of it.
+ * A database URL as `pg` takes it. A password in a file is read now, so that who asks at each connect takes a new one
+ * without a restart.
+ * @throws Error as `readPassword` does
  */
-export function clientConfig(url: string): ClientConfig {
+export async function connectionString(url: string): Promise<string> {
   const parsed = new URL(url);
   const file = parsed.searchParams.get(PASSWORD_FILE);
-  if (file === null) return { connectionString: url };
+  if (file === null) return url;
   parsed.searchParams.delete(PASSWORD_FILE);
-  const password = async () => (await readFile(file, 'utf8')).replace(/\r?\n$/, '');
-  return { connectionString: parsed.href, password };
+  parsed.password = encodeURIComponent(await readPassword(file));
+  return parsed.href;
+}
+
+/** A connection of one's own to a database URL, to be ended by who opened it. @throws Error when there is none to be had */
+export async function openClient(url: string, applicationName: string): Promise<Client> {
+  const client = new Client({ connectionString: await connectionString(url), application_name: applicationName });
+  // What breaks a connection fails the statement that runs on it, or the next one.
+  client.on('error', () => {});
+  try {
+    await client.connect();
+  } catch (error) {
+    abandon(client);
+    throw error;
+  }
+  return client;
+}
+
+/** A connection that this side gives up while it is being made would occupy the server for a minute. */
+export const abandon = (client: Client): void => void client.end().catch(() => {});
+
+/**
+ * The password a file holds; the line break at its end is none of it.
+ * @throws Error naming the file, when it cannot be read or is empty
+ */
+export async function readPassword(file: string): Promise<string> {
+  const text = await readFile(file, 'utf8').catch((error: Error) => {
+    throw new Error(`the password file cannot be read: ${error.message}`, { cause: error });
+  });
+  const password = text.replace(/\r?\n$/, '');
+  if (password === '') throw new Error(`the password file ${file} is empty`);
+  return password;
 }

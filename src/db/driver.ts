@@ -3,6 +3,7 @@ import { connect as connectSocket } from 'node:net';
 import { connect as connectTls } from 'node:tls';
 import pg from 'pg';
 import { createDriverFactory } from 'slonik';
+import { abandon, connectionString } from './connection.ts';
 
 /** The signal of the call whose statements run in this asynchronous context. */
 export const callSignal = new AsyncLocalStorage<AbortSignal>();
@@ -97,16 +98,25 @@ const cancel = (backend: Backend): Promise<void> =>
     });
   });
 
+/** With the password of now. */
+const currentUrl = async (url: string): Promise<string> => {
+  try {
+    return await connectionString(url);
+  } catch (error) {
+    throw new StatementFailure(error as Error, false);
+  }
+};
+
 /**
  * Slonik's driver over `pg`, as its own one but for three things: no startup parameters (PgBouncer refuses them), fixed
  * type parsers (int8 and timestamptz as bigint) without a look-up connection, and statements that are cancelled in
  * PostgreSQL when the signal of their call aborts.
  */
-export const createDriver = (connectionString: string, applicationName: string) =>
+export const createDriver = (url: string, applicationName: string) =>
   createDriverFactory(async ({ driverConfiguration }) => ({
     createPoolClient: async ({ clientEventEmitter }) => {
       const client = new pg.Client({
-        connectionString,
+        connectionString: await currentUrl(url),
         application_name: applicationName,
         types: types as unknown as pg.CustomTypesConfig,
         keepAlive: true,
@@ -153,6 +163,7 @@ export const createDriver = (connectionString: string, applicationName: string) 
           try {
             await client.connect();
           } catch (error) {
+            abandon(client);
             throw new StatementFailure(error as Error, false);
           }
         },

@@ -129,7 +129,7 @@ function findBinaries(account: Account | null): { binaries: string; copied: bool
 }
 
 /** Others may pass through a folder of root, since the server's account must, but not list it. */
-function makeFolder(folder: string): void {
+export function makeFolder(folder: string): void {
   if (existsSync(folder)) return;
   mkdirSync(folder, { recursive: true });
   chmodSync(folder, process.getuid?.() === 0 ? 0o711 : 0o700);

@@ -22,8 +22,8 @@ export interface Secrets {
   readonly superuser: string;
   readonly owner: string;
   readonly app: string;
-  /** Signs page tokens, in hexadecimal. */
-  readonly pageToken: string;
+  /** The text of a key ring, for when none is configured. */
+  readonly encryption: string;
 }
 
 export interface EmbeddedOptions {
@@ -41,7 +41,9 @@ export interface Embedded {
   readonly adminUrl: string;
   readonly port: number;
   readonly secrets: Secrets;
-  /** Where the data is, and what is special about it, for the start line. */
+  /** Where the data is. */
+  readonly folder: string;
+  /** The same, and what is special about it, for the start line. */
   readonly note: string;
   /** Resolves when the server ended although nobody stopped it. */
   readonly died: Promise<Error>;
@@ -66,7 +68,11 @@ const SETTINGS = {
   log_checkpoints: 'off',
   log_error_verbosity: 'terse',
   log_min_error_statement: 'panic',
+  log_parameter_max_length: '0',
   log_parameter_max_length_on_error: '0',
+  shared_preload_libraries: 'pg_stat_statements',
+  'pg_stat_statements.max': '1000',
+  'pg_stat_statements.track_utility': 'off',
 };
 const UNSAFE_SETTINGS = { fsync: 'off', synchronous_commit: 'off', full_page_writes: 'off' };
 
@@ -101,9 +107,10 @@ function describe(home: Home, server: Guarded, port: number, secrets: Secrets, r
     if (!stopped) resolve(new Error(`the embedded PostgreSQL ended by itself (${how})\n${logTail(home)}`));
   });
   return {
-    adminUrl: `postgres://postgres:${secrets.superuser}@127.0.0.1:${port}/postgres`,
+    adminUrl: adminUrlOf(secrets, port),
     port,
     secrets,
+    folder: home.folder,
     note: [home.folder, home.note].filter(Boolean).join('; '),
     died,
     stop: () => {
@@ -112,6 +119,10 @@ function describe(home: Home, server: Guarded, port: number, secrets: Secrets, r
     },
   };
 }
+
+/** The superuser's, to the database `postgres`. */
+export const adminUrlOf = (secrets: Secrets, port: number): string =>
+  `postgres://postgres:${secrets.superuser}@127.0.0.1:${port}/postgres`;
 
 const lockHome = (home: Home): (() => void) =>
   lockFile(
@@ -142,16 +153,28 @@ async function stopStale(home: Home, log: EmbeddedOptions['log']): Promise<void>
 
 const makeSecrets = (): Secrets => {
   const secret = () => randomBytes(32).toString('hex');
-  return { superuser: secret(), owner: secret(), app: secret(), pageToken: secret() };
+  return { superuser: secret(), owner: secret(), app: secret(), encryption: `1:${secret()}` };
 };
 
+const secretsFile = (home: Home): string => join(home.folder, 'secrets.json');
+
+/** The secrets of a cluster that was made. */
+export const readSecrets = (home: Home): Secrets => JSON.parse(readFileSync(secretsFile(home), 'utf8')) as Secrets;
+
 function keepSecrets(home: Home): Secrets {
-  const file = join(home.folder, 'secrets.json');
-  if (existsSync(file)) return JSON.parse(readFileSync(file, 'utf8')) as Secrets;
+  const file = secretsFile(home);
+  if (existsSync(file)) {
+    const kept: Partial<Secrets> = readSecrets(home);
+    // Release 0.1.0 had no key ring.
+    return kept.encryption === undefined ? writeSecrets(file, { ...makeSecrets(), ...kept }) : readSecrets(home);
+  }
   if (existsSync(home.cluster)) {
     throw new Error(`${file} is missing: it holds the passwords of the data in ${home.folder}, and was made with it`);
   }
-  const secrets = makeSecrets();
+  return writeSecrets(file, makeSecrets());
+}
+
+function writeSecrets(file: string, secrets: Secrets): Secrets {
   writeFileSync(`${file}.new`, `${JSON.stringify(secrets, null, 2)}\n`, { mode: 0o600, flush: true });
   renameSync(`${file}.new`, file);
   return secrets;
@@ -244,7 +267,8 @@ async function readiness(home: Home, server: Guarded, signal?: AbortSignal): Pro
   return 'the embedded PostgreSQL did not get ready in time';
 }
 
-function isReady(home: Home, pid: number | undefined): boolean {
+/** Whether that process, as it notes itself, takes connections to the cluster. */
+export function isReady(home: Home, pid: number | undefined): boolean {
   const pidFile = join(home.cluster, 'postmaster.pid');
   const lines = existsSync(pidFile) ? readFileSync(pidFile, 'utf8').split('\n') : [];
   return Number(lines[0]) === pid && lines[7]?.trim() === 'ready';

@@ -75,3 +75,14 @@ export const databaseRefusal = (error: unknown, statement: string): Refusal => {
   }
   return new Refusal(meaning, MESSAGES[meaning], { cause, outcome });
 };
+
+/** What happened, for the operator: the refusal, and what PostgreSQL or the network said. Of statements without content. */
+export const whatHappened = (error: unknown): string => {
+  let origin = error;
+  while (origin instanceof Error && origin.cause instanceof Error) origin = origin.cause;
+  // A refused connection to a name with several addresses says nothing by itself.
+  const said = origin instanceof AggregateError ? origin.errors.map(whatHappened).join('; ') : messageOf(origin);
+  return messageOf(error) === said ? said : `${messageOf(error)} (${said})`;
+};
+
+const messageOf = (error: unknown): string => (error instanceof Error ? error.message : String(error));

@@ -57,6 +57,13 @@ function readIfThere(path: string): string | null {
   }
 }
 
+/** The process that holds the lock a file stands for; null when none does that still runs. */
+export function livingHolder(path: string): number | null {
+  const found = readIfThere(path);
+  const holder = readHolder(found ?? '');
+  return isAlive(holder) ? holder.pid : null;
+}
+
 /**
  * Takes a lock that a file stands for, and answers how to give it back. A holder that no longer runs is succeeded.
  * @throws Error with `taken(pid)` as its message when a living process holds the lock.
@@ -66,8 +73,8 @@ export function lockFile(path: string, taken: (pid: number) => string): () => vo
   while (!createWhole(path, own)) {
     const found = readIfThere(path);
     if (found === null) continue;
-    const holder = readHolder(found);
-    if (isAlive(holder)) throw new Error(taken(holder.pid));
+    const holder = livingHolder(path);
+    if (holder !== null) throw new Error(taken(holder));
     removeDead(path, found);
   }
   return () => {

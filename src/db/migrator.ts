@@ -2,10 +2,11 @@ import { createHash } from 'node:crypto';
 import { readdirSync, readFileSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { Client } from 'pg';
+import type { Client } from 'pg';
 import Postgrator from 'postgrator';
 import type { MigrateMode } from '../config.ts';
 import { waitForLock } from './advisory.ts';
+import { openClient } from './connection.ts';
 
 type Migration = Postgrator.Migration;
 
@@ -175,9 +176,7 @@ async function connected<T>(
   options: MigratorOptions,
   work: (client: Client, engine: Engine) => Promise<T>,
 ): Promise<T> {
-  const client = new Client({ connectionString: url, application_name: 'jeex-persistence migrate' });
-  client.on('error', () => {});
-  await client.connect();
+  const client = await openClient(url, 'jeex-persistence migrate');
   try {
     return await work(client, new Engine(client, resolve(options.directory ?? MIGRATIONS)));
   } finally {

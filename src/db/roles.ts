@@ -1,64 +1,59 @@
-import { createHash, createHmac, pbkdf2Sync, randomBytes } from 'node:crypto';
-import { Client, escapeIdentifier, escapeLiteral } from 'pg';
+import { type Client, escapeIdentifier, escapeLiteral } from 'pg';
 import { waitForLock } from './advisory.ts';
+import { openClient } from './connection.ts';
+import { LOGINS, type Passwords, QUIET_LOG, ROLES, type Role } from './role-table.ts';
+import { scramVerifier } from './scram.ts';
 
 export interface BootstrapOptions {
   readonly database: string;
-  readonly passwords: { readonly owner: string; readonly app: string };
+  readonly passwords: Passwords;
+  /** The server is this service's alone: its other databases are closed to everyone but superusers. */
+  readonly ownServer?: boolean;
   readonly log?: { info(message: string): void };
 }
 
-export interface BootstrapUrls {
+export interface Bootstrapped {
   readonly ownerUrl: string;
   readonly appUrl: string;
+  /** What could not be done with the administrator's rights, and who can do it. */
+  readonly notes: readonly string[];
 }
 
-const APPLICATION = 'jeex-persistence bootstrap';
-
-/** Limits stand on the role, where a transaction pooler cannot lose them. */
-const APP_SETTINGS = {
-  statement_timeout: '15s',
-  lock_timeout: '5s',
-  idle_in_transaction_session_timeout: '30s',
-  transaction_timeout: '30s',
-  jit: 'off',
-  enable_memoize: 'off',
-};
-const ROLES = [
-  { name: 'jeex_owner', login: true, settings: { lock_timeout: '5s', idle_in_transaction_session_timeout: '5min' } },
-  { name: 'jeex_app', login: true, settings: APP_SETTINGS },
-  { name: 'jeex_system', login: false, settings: {} },
-] as const;
-const COMMON_SETTINGS = { search_path: 'jeex', timezone: 'UTC' };
-
 /**
- * Makes what migrations need and cannot make themselves: the three roles with their limits, the database, its schema
- * and its extension. Doing it again changes nothing but the passwords; several at once wait for each other.
- * @param adminUrl a role that may create roles and databases; it need not be a superuser
+ * Makes what migrations need and cannot make themselves: the roles with their limits, the database, its schemas and
+ * extensions. Doing it again brings roles of an earlier release up to date, takes the passwords given now, and takes the
+ * login from roles without one; several at once wait for each other.
+ * @param adminUrl a role that may create roles and databases; what takes a superuser besides is told in `notes`
  * @returns the same server's URLs for the owner (migrations) and the app (the service)
  * @throws Error when another bootstrap holds its lock for a minute, or the server refuses a statement
  */
-export async function bootstrap(adminUrl: string, options: BootstrapOptions): Promise<BootstrapUrls> {
-  const { database, passwords, log } = options;
-  const client = await connect(adminUrl);
-  try {
+export async function bootstrap(adminUrl: string, options: BootstrapOptions): Promise<Bootstrapped> {
+  const { database, passwords, ownServer = false, log } = options;
+  const notes: string[] = [];
+  await connected(adminUrl, async (client) => {
     await waitForLock(client, 'bootstrap', log);
-    await makeRoles(client, passwords);
+    const superuser = await isSuperuser(client);
+    await makeRoles(client, passwords, superuser);
     await makeDatabase(client, database);
-    await inDatabase(adminUrl, database, prepareDatabase);
-  } finally {
-    await client.end();
-  }
+    if (ownServer) await client.query('revoke all on database postgres, template1 from public');
+    await connected(withDatabase(adminUrl, database), async (inside) => {
+      await inside.query(PREPARE_DATABASE + accessStatements(database));
+      if (superuser) await inside.query(SUPERUSER_OBJECTS);
+      else notes.push(...leftToDo(database));
+      if (superuser && !(await addStatistics(inside))) notes.push(NO_STATISTICS);
+    });
+  });
   return {
     ownerUrl: withLogin(adminUrl, database, 'jeex_owner', passwords.owner),
     appUrl: withLogin(adminUrl, database, 'jeex_app', passwords.app),
+    notes,
   };
 }
 
 /** Who may connect to a database. Apart from `bootstrap` because a clone of a template starts without it. */
 export const accessStatements = (database: string): string => `
   revoke all on database ${escapeIdentifier(database)} from public;
-  grant connect on database ${escapeIdentifier(database)} to jeex_app;`;
+  grant connect on database ${escapeIdentifier(database)} to ${LOGINS.map((login) => `jeex_${login}`).join(', ')};`;
 
 /** The URL with another database; everything else stays. */
 export function withDatabase(url: string, database: string): string {
@@ -75,15 +70,8 @@ export function withLogin(url: string, database: string, user: string, password:
   return changed.href;
 }
 
-async function connect(url: string): Promise<Client> {
-  const client = new Client({ connectionString: url, application_name: APPLICATION });
-  client.on('error', () => {});
-  await client.connect();
-  return client;
-}
-
-async function inDatabase(adminUrl: string, database: string, work: (client: Client) => Promise<void>): Promise<void> {
-  const client = await connect(withDatabase(adminUrl, database));
+async function connected(url: string, work: (client: Client) => Promise<void>): Promise<void> {
+  const client = await openClient(url, 'jeex-persistence bootstrap');
   try {
     await work(client);
   } finally {
@@ -91,22 +79,40 @@ async function inDatabase(adminUrl: string, database: string, work: (client: Cli
   }
 }
 
-async function makeRoles(client: Client, passwords: BootstrapOptions['passwords']): Promise<void> {
+async function isSuperuser(client: Client): Promise<boolean> {
+  const result = await client.query<{ rolsuper: boolean }>(
+    'select rolsuper from pg_roles where rolname = current_user',
+  );
+  return result.rows[0]?.rolsuper === true;
+}
+
+async function makeRoles(client: Client, passwords: Passwords, superuser: boolean): Promise<void> {
   const existing = await client.query<{ rolname: string }>('select rolname from pg_roles');
   const names = new Set(existing.rows.map((row) => row.rolname));
-  for (const { name, login, settings } of ROLES) {
-    if (!names.has(name)) await client.query(`create role ${name} ${login ? 'login' : 'nologin'}`);
-    for (const [setting, value] of Object.entries({ ...COMMON_SETTINGS, ...settings })) {
-      await client.query(`alter role ${name} set ${setting} = ${escapeLiteral(value)}`);
-    }
-  }
-  await client.query(`alter role jeex_owner password ${escapeLiteral(scramVerifier(passwords.owner))}`);
-  await client.query(`alter role jeex_app password ${escapeLiteral(scramVerifier(passwords.app))}`);
-  await client.query('grant jeex_system to jeex_owner with inherit false, set true');
-  const admin = await client.query<{ rolsuper: boolean }>('select rolsuper from pg_roles where rolname = current_user');
+  const statements = ROLES.flatMap((role) => [
+    ...(names.has(role.name) ? [] : [`create role ${role.name}`]),
+    ...roleStatements(role, role.login === null ? undefined : passwords[role.login], superuser),
+  ]);
+  statements.push('grant jeex_system to jeex_owner with inherit false, set true');
   // Only a member of the owner may give it a database; a superuser is everyone's member.
-  if (!admin.rows[0]?.rolsuper) await client.query('grant jeex_owner to current_user with inherit true, set true');
+  if (!superuser) statements.push('grant jeex_owner to current_user with inherit true, set true');
+  await client.query(statements.join(';\n'));
 }
+
+/** What makes a role what the table says, whatever it was before. */
+function roleStatements(role: Role, password: string | undefined, superuser: boolean): string[] {
+  const { name, settings, connections = -1, memberOf = [] } = role;
+  const login = password === undefined ? 'nologin password null' : `login password ${literalOf(password)}`;
+  const own = { ...settings, ...(superuser ? QUIET_LOG : {}) };
+  return [
+    `alter role ${name} connection limit ${connections} ${login}`,
+    ...(superuser ? [`alter role ${name} nosuperuser nobypassrls nocreaterole nocreatedb noreplication`] : []),
+    ...(superuser ? memberOf.map((group) => `grant ${group} to ${name}`) : []),
+    ...Object.entries(own).map(([setting, value]) => `alter role ${name} set ${setting} = ${escapeLiteral(value)}`),
+  ];
+}
+
+const literalOf = (password: string): string => escapeLiteral(scramVerifier(password));
 
 /** A builtin locale sorts the same on every system, so that indexes over text survive a move. */
 async function makeDatabase(client: Client, database: string): Promise<void> {
@@ -118,24 +124,58 @@ async function makeDatabase(client: Client, database: string): Promise<void> {
   );
 }
 
-async function prepareDatabase(client: Client): Promise<void> {
-  await client.query(accessStatements(client.database as string));
+const PREPARE_DATABASE = `
+  revoke all on schema public from public;
+  create schema if not exists jeex authorization jeex_owner;
+  grant usage on schema jeex to jeex_app, jeex_system;
+  create schema if not exists crypto;
+  grant usage on schema crypto to jeex_system;
+  create extension if not exists pgcrypto schema crypto;`;
+
+/**
+ * The pooler's question, and a physical backup's functions. The answer to the question is the stored verifier of the one
+ * role that comes through the pooler, never another's.
+ */
+const SUPERUSER_OBJECTS = `
+  create schema if not exists pooler;
+  revoke all on schema pooler from public;
+  grant usage on schema pooler to jeex_pooler;
+  create or replace function pooler.get_auth(login text, out rolname text, out rolpassword text) returns setof record
+    language sql stable security definer set search_path = pg_catalog, pg_temp
+    begin atomic
+      select a.rolname::text, a.rolpassword from pg_authid a
+      where a.rolname = login and a.rolname = 'jeex_app' and a.rolcanlogin
+        and (a.rolvaliduntil is null or a.rolvaliduntil > now());
+    end;
+  revoke all on function pooler.get_auth from public;
+  grant execute on function pooler.get_auth to jeex_pooler;
+  grant execute on function pg_backup_start, pg_backup_stop, pg_switch_wal, pg_create_restore_point to jeex_backup;`;
+
+/** Statistics of statements, in a schema that the monitor alone may use; false where the server has not loaded them. */
+async function addStatistics(client: Client): Promise<boolean> {
+  const loaded =
+    await client.query(`select from regexp_split_to_table(current_setting('shared_preload_libraries'), '[, ]+') l
+    where l = 'pg_stat_statements'`);
+  if (loaded.rowCount === 0) return false;
   await client.query(`
-    revoke all on schema public from public;
-    create schema if not exists jeex authorization jeex_owner;
-    grant usage on schema jeex to jeex_app, jeex_system;
-    create schema if not exists crypto;
-    grant usage on schema crypto to jeex_system;
-    create extension if not exists pgcrypto schema crypto;`);
+    create schema if not exists stats;
+    create extension if not exists pg_stat_statements schema stats;
+    grant usage on schema stats to jeex_monitor;`);
+  return true;
 }
 
-/** The server stores this instead of a password, so the password itself never reaches the server's log (RFC 5803). */
-function scramVerifier(password: string): string {
-  const iterations = 4096;
-  const salt = randomBytes(16);
-  const salted = pbkdf2Sync(password, salt, iterations, 32, 'sha256');
-  const clientKey = createHmac('sha256', salted).update('Client Key').digest();
-  const storedKey = createHash('sha256').update(clientKey).digest('base64');
-  const serverKey = createHmac('sha256', salted).update('Server Key').digest('base64');
-  return `SCRAM-SHA-256$${iterations}:${salt.toString('base64')}$${storedKey}:${serverKey}`;
-}
+const NO_STATISTICS =
+  'pg_stat_statements is not loaded: put it into shared_preload_libraries, with pg_stat_statements.track_utility = off, ' +
+  'and run bootstrap again';
+
+/** What a superuser has to do where the administrator is none. */
+const leftToDo = (database: string): string[] => [
+  `put into postgresql.conf, so that no content reaches the server's log: ${Object.entries(QUIET_LOG)
+    .map(([name, value]) => `${name} = ${value}`)
+    .join(', ')}`,
+  ...ROLES.flatMap(({ name, memberOf = [] }) =>
+    memberOf.length > 0 ? [`grant ${memberOf.join(', ')} to ${name}`] : [],
+  ),
+  'run bootstrap once as a superuser for a PgBouncer that asks with auth_query (jeex_pooler), for physical backups of ' +
+    `${database} (jeex_backup), and for pg_stat_statements`,
+];

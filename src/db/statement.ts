@@ -109,7 +109,7 @@ interface ReadDefinition<T extends ParamTypes, R> extends Omit<Definition<T & Sc
  * What stands behind a scope. `scope.project_id is not null offset 0` ties the query to the scope: it runs after the project
  * was entered, once for each entry, and sees that project alone even where it forgets to ask for it.
  */
-const fence = (query: FragmentSqlToken, columns = sql.fragment`query.*`): FragmentSqlToken => sql.fragment`
+export const fence = (query: FragmentSqlToken, columns = sql.fragment`query.*`): FragmentSqlToken => sql.fragment`
 left join lateral (
   select ${columns} from (${query}) as query where scope.project_id is not null offset 0
 ) as fenced on true`;

@@ -8,7 +8,7 @@ import {
   toBinary,
 } from '@bufbuild/protobuf';
 import { Client, credentials, Metadata, type ServiceError } from '@grpc/grpc-js';
-import { ErrorInfoSchema } from '../gen/google/rpc/error_details_pb.js';
+import { type ErrorInfo, ErrorInfoSchema } from '../gen/google/rpc/error_details_pb.js';
 import { StatusSchema } from '../gen/google/rpc/status_pb.js';
 import { Health } from '../gen/grpc/health/v1/health_pb.js';
 import { AgentExecutionService } from '../gen/jeex/persistence/v1/agent_execution_service_pb.js';
@@ -21,6 +21,14 @@ import { UserService } from '../gen/jeex/persistence/v1/user_service_pb.js';
 /** How long a call may take, in milliseconds. */
 const TIMEOUT_MS = 15_000;
 
+/** What an error says for machines; undefined when the service did not answer. */
+export const readErrorInfo = ({ metadata }: ServiceError): ErrorInfo | undefined => {
+  const [bytes] = metadata?.get('grpc-status-details-bin') ?? [];
+  const details = bytes === undefined ? [] : fromBinary(StatusSchema, bytes as Buffer).details;
+  const found = details.find(({ typeUrl }) => typeUrl.endsWith('/google.rpc.ErrorInfo'));
+  return found && fromBinary(ErrorInfoSchema, found.value);
+};
+
 /** A call that the service refused, or that never reached it. */
 export class CallRefused extends Error {
   /** The reason of the contract, such as VERSION_CONFLICT; empty when the service did not answer. */
@@ -28,10 +36,7 @@ export class CallRefused extends Error {
   readonly metadata: Readonly<Record<string, string>>;
 
   constructor(method: DescMethod, error: ServiceError) {
-    const [bytes] = error.metadata?.get('grpc-status-details-bin') ?? [];
-    const details = bytes === undefined ? [] : fromBinary(StatusSchema, bytes as Buffer).details;
-    const found = details.find(({ typeUrl }) => typeUrl.endsWith('/google.rpc.ErrorInfo'));
-    const info = found && fromBinary(ErrorInfoSchema, found.value);
+    const info = readErrorInfo(error);
     super(`${method.parent.name}.${method.name}: ${info ? `${info.reason}, ` : ''}${error.details || error.message}`);
     this.name = 'CallRefused';
     this.reason = info?.reason ?? '';

@@ -16,7 +16,15 @@ import type { ServiceHandlers } from '../rpc/handlers.ts';
 import { cutPage, encodedSize, pageSize } from '../rpc/page.ts';
 import { leaseSeconds, MAX_REQUEST_BYTES } from './executions.ts';
 import * as statements from './sql.ts';
-import { executionStatus, ownPayload, recordParams, roundedUp, storedPayload, toExecution, toPayload } from './wire.ts';
+import {
+  executionStatus,
+  ownPayload,
+  type Payloads,
+  payloadsWith,
+  recordParams,
+  roundedUp,
+  toExecution,
+} from './wire.ts';
 
 const notFound = (): Refusal => refusalOf('EXECUTION_NOT_FOUND');
 
@@ -30,157 +38,158 @@ const refuseLarge = <D extends DescMessage>(desc: D, request: MessageShape<D>, f
 };
 
 /** A run that was just started, with its input, and the token of its lease. */
-const started = (row: statements.StartedRow) => ({
-  execution: toExecution(row, { input: toPayload(row.input_type, row.input) }),
+const startedWith = (payloads: Payloads, row: statements.StartedRow) => ({
+  execution: toExecution(row, { input: payloads.opened({ type: row.input_type, data: row.input }, row, 'input') }),
   leaseToken: row.lease_token ?? '',
 });
 
-export const executionHandlers = ({ db, pager }: Context): ServiceHandlers<typeof AgentExecutionService> => ({
-  createExecution: async (request, call) => {
-    const entry = {
-      ...request,
-      status: request.start ? ExecutionStatus.RUNNING : ExecutionStatus.PENDING,
-      leaseSeconds: leaseSeconds(request.leaseSeconds),
-      errorMessage: '',
-      cancelReason: '',
-      model: '',
-      inputTokens: 0n,
-      outputTokens: 0n,
-      costMicros: 0n,
-    };
-    const params = { project: request.projectId, ...recordParams([entry], null), ...callParams(call) };
-    const row = oneOr(await db.run(statements.createExecutions, params, call.signal), notFound);
-    return { execution: toExecution(row, { input: ownPayload(request.input) }), leaseToken: row.lease_token ?? '' };
-  },
+export const executionHandlers = ({ db, pager, sealing }: Context): ServiceHandlers<typeof AgentExecutionService> => {
+  const payloads = payloadsWith(sealing.ring);
+  const started = (row: statements.StartedRow) => startedWith(payloads, row);
+  return {
+    createExecution: async (request, call) => {
+      const entry = {
+        ...request,
+        status: request.start ? ExecutionStatus.RUNNING : ExecutionStatus.PENDING,
+        leaseSeconds: leaseSeconds(request.leaseSeconds),
+        errorMessage: '',
+        cancelReason: '',
+        model: '',
+        inputTokens: 0n,
+        outputTokens: 0n,
+        costMicros: 0n,
+      };
+      const params = { ...recordParams(payloads, request.projectId, [entry], null), ...callParams(call) };
+      const row = oneOr(await db.run(statements.createExecutions, params, call.signal), notFound);
+      return { execution: toExecution(row, { input: ownPayload(request.input) }), leaseToken: row.lease_token ?? '' };
+    },
 
-  startExecution: async (request, call) => {
-    const params = {
-      project: request.projectId,
-      id: request.id,
-      lease_seconds: leaseSeconds(request.leaseSeconds),
-      ...callParams(call),
-    };
-    return started(oneOr(await db.run(statements.startExecution, params, call.signal), notFound));
-  },
+    startExecution: async (request, call) => {
+      const params = {
+        project: request.projectId,
+        id: request.id,
+        lease_seconds: leaseSeconds(request.leaseSeconds),
+        ...callParams(call),
+      };
+      return started(oneOr(await db.run(statements.startExecution, params, call.signal), notFound));
+    },
 
-  claimExecution: async (request, call) => {
-    const params = {
-      agent_types: request.agentTypes,
-      lease_seconds: leaseSeconds(request.leaseSeconds),
-      ...callParams(call),
-    };
-    const [row] = await db.run(statements.claimExecution, params, call.signal);
-    return row ? started(row) : {};
-  },
+    claimExecution: async (request, call) => {
+      const params = {
+        agent_types: request.agentTypes,
+        lease_seconds: leaseSeconds(request.leaseSeconds),
+        ...callParams(call),
+      };
+      const [row] = await db.run(statements.claimExecution, params, call.signal);
+      return row ? started(row) : {};
+    },
 
-  heartbeatExecution: async (request, call) => {
-    const params = {
-      project: request.projectId,
-      id: request.id,
-      token: request.leaseToken,
-      lease_seconds: leaseSeconds(request.leaseSeconds),
-      ...callParams(call),
-    };
-    return {
-      execution: toExecution(oneOr(await db.run(statements.heartbeatExecution, params, call.signal), notFound)),
-    };
-  },
+    heartbeatExecution: async (request, call) => {
+      const params = {
+        project: request.projectId,
+        id: request.id,
+        token: request.leaseToken,
+        lease_seconds: leaseSeconds(request.leaseSeconds),
+        ...callParams(call),
+      };
+      return {
+        execution: toExecution(oneOr(await db.run(statements.heartbeatExecution, params, call.signal), notFound)),
+      };
+    },
 
-  completeExecution: async (request, call) => {
-    refuseLarge(CompleteExecutionRequestSchema, request, 'versions');
-    const output = storedPayload(request.output);
-    const entries = request.versions.map((entry) => ({ ...entry, executionId: entry.executionId || request.id }));
-    const params = {
-      project: request.projectId,
-      id: request.id,
-      token: request.leaseToken,
-      output_type: output.type,
-      output: output.data,
-      model: request.model,
-      input_tokens: request.inputTokens,
-      output_tokens: request.outputTokens,
-      cost_micros: request.costMicros,
-      ...entryParams(entries),
-      ...callParams(call),
-    };
-    const rows = await db.run(statements.completeExecution, params, call.signal);
-    return {
-      execution: toExecution(oneOr(rows, notFound).run, { output: ownPayload(request.output) }),
-      versions: rows.flatMap(({ version }) => (version === null ? [] : [toVersion(version)])),
-    };
-  },
+    completeExecution: async (request, call) => {
+      refuseLarge(CompleteExecutionRequestSchema, request, 'versions');
+      const output = payloads.sealed(request.output, request.projectId, request.id, 'output');
+      const entries = request.versions.map((entry) => ({ ...entry, executionId: entry.executionId || request.id }));
+      const params = {
+        project: request.projectId,
+        id: request.id,
+        token: request.leaseToken,
+        output_type: output.type,
+        output: output.data,
+        model: request.model,
+        input_tokens: request.inputTokens,
+        output_tokens: request.outputTokens,
+        cost_micros: request.costMicros,
+        ...entryParams(entries),
+        ...callParams(call),
+      };
+      const rows = await db.run(statements.completeExecution, params, call.signal);
+      return {
+        execution: toExecution(oneOr(rows, notFound).run, { output: ownPayload(request.output) }),
+        versions: rows.flatMap(({ version }) => (version === null ? [] : [toVersion(version)])),
+      };
+    },
 
-  failExecution: async (request, call) => {
-    const params = {
-      project: request.projectId,
-      id: request.id,
-      status: 'FAILED',
-      token: request.leaseToken,
-      explanation: request.errorMessage,
-      ...callParams(call),
-    };
-    return { execution: toExecution(oneOr(await db.run(statements.endExecution, params, call.signal), notFound)) };
-  },
+    failExecution: async (request, call) => {
+      const params = {
+        project: request.projectId,
+        id: request.id,
+        status: 'FAILED',
+        token: request.leaseToken,
+        explanation: request.errorMessage,
+        ...callParams(call),
+      };
+      return { execution: toExecution(oneOr(await db.run(statements.endExecution, params, call.signal), notFound)) };
+    },
 
-  cancelExecution: async (request, call) => {
-    const params = {
-      project: request.projectId,
-      id: request.id,
-      status: 'CANCELLED',
-      token: null,
-      explanation: request.cancelReason,
-      ...callParams(call),
-    };
-    return { execution: toExecution(oneOr(await db.run(statements.endExecution, params, call.signal), notFound)) };
-  },
+    cancelExecution: async (request, call) => {
+      const params = {
+        project: request.projectId,
+        id: request.id,
+        status: 'CANCELLED',
+        token: null,
+        explanation: request.cancelReason,
+        ...callParams(call),
+      };
+      return { execution: toExecution(oneOr(await db.run(statements.endExecution, params, call.signal), notFound)) };
+    },
 
-  getExecution: async (request, call) => {
-    const params = { project: request.projectId, id: request.id, actor: call.actor };
-    const row = oneOr(await db.run(statements.getExecution, params, call.signal), notFound);
-    const payloads = {
-      input: toPayload(row.input_type, row.input),
-      output: toPayload(row.output_type, row.output),
-    };
-    return { execution: toExecution(row, payloads) };
-  },
+    getExecution: async (request, call) => {
+      const params = { project: request.projectId, id: request.id, actor: call.actor };
+      const row = oneOr(await db.run(statements.getExecution, params, call.signal), notFound);
+      const input = payloads.opened({ type: row.input_type, data: row.input }, row, 'input');
+      const output = payloads.opened({ type: row.output_type, data: row.output }, row, 'output');
+      return { execution: toExecution(row, { input, output }) };
+    },
 
-  listExecutions: async (request, call) => {
-    const limit = pageSize(request.pageSize);
-    const after = pager.read(call, request, request.pageToken);
-    const params = {
-      project: request.projectId,
-      actor: call.actor,
-      statuses: request.statuses.map(executionStatus.text),
-      agent_type: request.agentType || null,
-      after: request.startedAfter ? timestampText(roundedUp(request.startedAfter), 'started_after') : null,
-      until: request.startedBefore ? timestampText(roundedUp(request.startedBefore), 'started_before') : null,
-      before: after === null ? statements.LAST_ID : String(after[0]),
-      most: limit + 1,
-    };
-    const rows = request.correlationId
-      ? await db.run(statements.listCorrelated, { ...params, correlation: request.correlationId }, call.signal)
-      : await db.run(statements.listExecutions, params, call.signal);
-    const executions = rows.map((row) => toExecution(row));
-    const page = cutPage(
-      executions,
-      limit,
-      (execution) => encodedSize(AgentExecutionSchema, execution),
-      (execution) => [execution.id ?? ''],
-    );
-    return { executions: [...page.rows], nextPageToken: pager.write(call, request, page.next) };
-  },
+    listExecutions: async (request, call) => {
+      const limit = pageSize(request.pageSize);
+      const after = pager.read(call, request, request.pageToken);
+      const params = {
+        project: request.projectId,
+        actor: call.actor,
+        statuses: request.statuses.map(executionStatus.text),
+        agent_type: request.agentType || null,
+        after: request.startedAfter ? timestampText(roundedUp(request.startedAfter), 'started_after') : null,
+        until: request.startedBefore ? timestampText(roundedUp(request.startedBefore), 'started_before') : null,
+        before: after === null ? statements.LAST_ID : String(after[0]),
+        most: limit + 1,
+      };
+      const rows = request.correlationId
+        ? await db.run(statements.listCorrelated, { ...params, correlation: request.correlationId }, call.signal)
+        : await db.run(statements.listExecutions, params, call.signal);
+      const executions = rows.map((row) => toExecution(row));
+      const page = cutPage(
+        executions,
+        limit,
+        (execution) => encodedSize(AgentExecutionSchema, execution),
+        (execution) => [execution.id ?? ''],
+      );
+      return { executions: [...page.rows], nextPageToken: pager.write(call, request, page.next) };
+    },
 
-  batchCreateExecutions: async (request, call) => {
-    refuseLarge(BatchCreateExecutionsRequestSchema, request, 'executions');
-    const params = {
-      project: request.projectId,
-      ...recordParams(request.executions, 'executions'),
-      ...callParams(call),
-    };
-    const rows = await db.run(statements.createExecutions, params, call.signal);
-    return {
-      executions: rows.map((row) => toExecution(row)),
-      leaseTokens: rows.map((row) => row.lease_token ?? ''),
-    };
-  },
-});
+    batchCreateExecutions: async (request, call) => {
+      refuseLarge(BatchCreateExecutionsRequestSchema, request, 'executions');
+      const params = {
+        ...recordParams(payloads, request.projectId, request.executions, 'executions'),
+        ...callParams(call),
+      };
+      const rows = await db.run(statements.createExecutions, params, call.signal);
+      return {
+        executions: rows.map((row) => toExecution(row)),
+        leaseTokens: rows.map((row) => row.lease_token ?? ''),
+      };
+    },
+  };
+};

@@ -113,6 +113,7 @@ export const createExecutions = write({
   params: {
     project: 'uuid',
     entries: 'jsonb',
+    tails: 'uuid[]',
     lease_seconds: 'int4[]',
     input_types: 'text[]',
     inputs: 'bytea[]',
@@ -122,7 +123,7 @@ export const createExecutions = write({
   },
   row: heldRow,
   ...EACH_RESULT,
-  sql: (p, call) => sql.fragment`create_executions(${call}, ${p.project}, ${p.entries}, ${p.lease_seconds},
+  sql: (p, call) => sql.fragment`create_executions(${call}, ${p.project}, ${p.entries}, ${p.tails}, ${p.lease_seconds},
   ${p.input_types}, ${p.inputs}, ${p.output_types}, ${p.outputs}, ${p.entry_field})`,
 });
 

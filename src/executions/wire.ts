@@ -1,6 +1,6 @@
+import { randomUUID } from 'node:crypto';
 import { create, type MessageInitShape } from '@bufbuild/protobuf';
 import { type Timestamp, TimestampSchema } from '@bufbuild/protobuf/wkt';
-import { open, seal } from '../db/envelope.ts';
 import {
   type AgentExecutionSchema,
   type ExecutionEntry,
@@ -9,6 +9,8 @@ import {
 } from '../gen/jeex/persistence/v1/agent_execution_service_pb.js';
 import { invalidField } from '../refusal.ts';
 import { duration, enumNames, etag, optionalTimestamp, timestamp, timestampText } from '../rpc/convert.ts';
+import { type PayloadKind, payloadOf } from '../sealing/identity.ts';
+import type { KeyRing } from '../sealing/ring.ts';
 import { attemptOf, DEFAULT_CONTENT_TYPE, durationOf, earlyField, leaseSeconds, timesFault } from './executions.ts';
 import type { ExecutionRow } from './sql.ts';
 
@@ -22,15 +24,23 @@ interface StoredPayload {
   readonly data: Buffer | null;
 }
 
-/** A payload of a request, to be stored. */
-export const storedPayload = (payload: Payload | undefined): StoredPayload =>
-  payload === undefined
-    ? { type: null, data: null }
-    : { type: payload.contentType || DEFAULT_CONTENT_TYPE, data: seal(payload.data) };
-
-/** A stored payload, to be answered. */
-export const toPayload = (type: string | null, data: Buffer | null) =>
-  type === null || data === null ? undefined : { contentType: type, data: new Uint8Array(open(data)) };
+/** The payloads of runs in the database, as the ring seals and opens them. */
+export const payloadsWith = (ring: KeyRing) => ({
+  /** A payload of a request, to be stored. @param run its id, or the tail of one to be made */
+  sealed: (payload: Payload | undefined, project: string, run: string, kind: PayloadKind): StoredPayload =>
+    payload === undefined
+      ? { type: null, data: null }
+      : {
+          type: payload.contentType || DEFAULT_CONTENT_TYPE,
+          data: ring.seal(payload.data, payloadOf(project, run, kind)),
+        },
+  /** A stored payload, to be answered. @throws Error when it does not open */
+  opened: ({ type, data }: StoredPayload, run: { project_id: string; id: string }, kind: PayloadKind) =>
+    type === null || data === null
+      ? undefined
+      : { contentType: type, data: new Uint8Array(ring.open(data, payloadOf(run.project_id, run.id, kind))) },
+});
+export type Payloads = ReturnType<typeof payloadsWith>;
 
 /** A payload of the request itself, as it is answered. */
 export const ownPayload = (payload: Payload | undefined) =>
@@ -74,20 +84,33 @@ export const roundedUp = ({ seconds, nanos }: Timestamp): Timestamp => {
 };
 
 /**
- * Runs to record as the parallel arrays that `create_executions` takes.
+ * Runs to record in a project as the parallel arrays that `create_executions` takes.
  * @param entryField the request's field that holds them; null for a single one
  * @throws INVALID_FIELD when a run's times contradict its status, or it has what only comes later
  */
-export const recordParams = (entries: readonly Omit<ExecutionEntry, '$typeName'>[], entryField: string | null) => {
-  const inputs = entries.map(({ input }) => storedPayload(input));
-  const outputs = entries.map(({ output }) => storedPayload(output));
+export const recordParams = (
+  payloads: Payloads,
+  project: string,
+  entries: readonly Omit<ExecutionEntry, '$typeName'>[],
+  entryField: string | null,
+) => {
+  const parts = entries.map(({ input, output }) => {
+    const tail = randomUUID();
+    return {
+      tail,
+      input: payloads.sealed(input, project, tail, 'input'),
+      output: payloads.sealed(output, project, tail, 'output'),
+    };
+  });
   return {
+    project,
+    tails: parts.map(({ tail }) => tail),
     entries: JSON.stringify(entries.map((entry, index) => columnsOf(entry, entryField && `${entryField}[${index}].`))),
     lease_seconds: entries.map((entry) => leaseSeconds(entry.leaseSeconds)),
-    input_types: inputs.map(({ type }) => type),
-    inputs: inputs.map(({ data }) => data),
-    output_types: outputs.map(({ type }) => type),
-    outputs: outputs.map(({ data }) => data),
+    input_types: parts.map(({ input }) => input.type),
+    inputs: parts.map(({ input }) => input.data),
+    output_types: parts.map(({ output }) => output.type),
+    outputs: parts.map(({ output }) => output.data),
     entry_field: entryField,
   };
 };

@@ -88,11 +88,14 @@ export const compileAccess = (method: DescMethod): AccessCheck => {
  */
 export const compileCover = (method: DescMethod): ((caller: Caller, projects: readonly string[]) => void) => {
   const open = [Access.ANYONE, Access.MONITOR].includes(getOption(method, access));
+  // As the watches themselves refuse: who watches many is told which.
+  const isWatch = method.methodKind === 'server_streaming' && method.parent.name === 'ChangeService';
   return ({ projects: covered }, projects) => {
     if (covered === null || open) return;
     if (projects.length === 0) {
       throw scopeRequired("the token's claim projects does not cover a call about no project", { claim: 'projects' });
     }
-    if (!projects.every((project) => covered.has(project))) throw refusalOf('PROJECT_NOT_FOUND');
+    const foreign = projects.find((project) => !covered.has(project));
+    if (foreign !== undefined) throw refusalOf('PROJECT_NOT_FOUND', isWatch ? { project_id: foreign } : {});
   };
 };

@@ -3,9 +3,9 @@ import type { DescMethod } from '@bufbuild/protobuf';
 /** What makes a mutation idempotent: the caller's request id, and what is derived from the request it stands for. */
 export interface RequestIdentity {
   readonly id: string;
-  /** SHA-256 of the canonical request without its id: tells the same request from another one. */
+  /** A MAC of the canonical request without its id: tells the same request from another one. */
   readonly hash: Buffer;
-  /** 32 bytes derived from the whole request, which seal the stored reply: who cannot repeat the request cannot read it. */
+  /** 32 bytes that seal the stored reply: who lacks the service's secret, or cannot repeat the request, cannot read it. */
   readonly key: Buffer;
 }
 

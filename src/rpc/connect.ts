@@ -124,6 +124,8 @@ const causeOf = (error: ConnectError, plan: MethodPlan, body: Body): unknown => 
   if (code === Code.INVALID_ARGUMENT || garbled) {
     return undecodable(error.rawMessage, findJsonFault(plan.method.input, body.json()));
   }
+  // How Connect calls a body that breaks off.
+  if (code === Code.ABORTED) return new ClientGone();
   return code === Code.INTERNAL ? error : bareFailure(codeNameOf(code), error.rawMessage);
 };
 
@@ -188,6 +190,7 @@ const rewrite = (error: ConnectError, failure: Failure, context: HandlerContext)
     message: `[${failure.code.toLowerCase()}] ${failure.message}`,
     details: [...failure.details],
   };
+  if (failure.code === 'UNAUTHENTICATED') context.responseHeader.set('www-authenticate', 'Bearer');
   if (failure.pushbackMs !== null) {
     context.responseTrailer.set('grpc-retry-pushback-ms', String(failure.pushbackMs));
   }

@@ -1,8 +1,10 @@
 import type { Database } from '../db/pool.ts';
+import type { Sealing } from '../sealing/sealing.ts';
 import type { Pager } from './page.ts';
 
 /** What every handler works with. */
 export interface Context {
   readonly db: Database;
   readonly pager: Pager;
+  readonly sealing: Sealing;
 }

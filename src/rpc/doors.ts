@@ -1,17 +1,19 @@
-import type { AddressInfo } from 'node:net';
+import type { AddressInfo, Server as NetServer, Socket } from 'node:net';
 import { type Server as GrpcServer, ServerCredentials, setLogger } from '@grpc/grpc-js';
 import type { Logger } from 'pino';
 import type { AccessLog } from '../audit/access-log.ts';
 import { createConnectHandler } from './connect.ts';
-import { createGrpcDoor, createServer } from './grpc.ts';
+import { createGrpcDoor, createServer, createTlsEntrance } from './grpc.ts';
 import { createGuard } from './guard.ts';
 import type { Implementation } from './handlers.ts';
 import type { Health } from './health.ts';
 import { createHttpDoor } from './http.ts';
+import type { IdentifyRequest } from './identity.ts';
 import { type Address, formatAddress, isLoopback } from './listen.ts';
 import { type Authenticate, createPipeline } from './pipeline.ts';
 import { compilePlans } from './plan.ts';
 import { addReflection } from './reflection.ts';
+import type { Tls } from './tls.ts';
 
 export interface DoorOptions {
   /** `host:port` of the gRPC door; port 0 is any free one. */
@@ -20,8 +22,11 @@ export interface DoorOptions {
   readonly httpListen: Address;
   /** `host:port` of a plaintext gRPC server with health alone, for probes; null for none. */
   readonly healthListen: Address | null;
+  /** Null: both doors speak plaintext. The health port always does. */
+  readonly tls: Tls | null;
   /** Null turns authentication off, which is allowed on loopback addresses only. */
   readonly authenticate: Authenticate | null;
+  readonly identifyRequest: IdentifyRequest;
   /** The origins whose web pages may call the HTTP door, as in `https://app.example`. */
   readonly allowedOrigins: readonly string[];
   readonly implementations: readonly Implementation[];
@@ -56,7 +61,7 @@ export interface Doors {
  * Throws for an address beyond loopback without authentication, and a method without handler or access.
  */
 export const createDoors = (options: DoorOptions): Doors => {
-  const { health, log, implementations, authenticate } = options;
+  const { health, log, implementations, authenticate, tls, version } = options;
   const { grpcListen, httpListen, healthListen } = options;
   // Health tells nothing but itself, and probes have no token: any address will do for it.
   checkAddress('GRPC_LISTEN', grpcListen, authenticate !== null);
@@ -66,26 +71,43 @@ export const createDoors = (options: DoorOptions): Doors => {
   const tell = (message: unknown) => log.debug({ grpc: String(message) }, 'grpc-js');
   setLogger({ error: tell, info: tell, debug: tell });
   const plans = compilePlans(implementations);
-  const pipeline = createPipeline({ log, accessLog: options.accessLog, authenticate });
+  const pipeline = createPipeline({
+    log,
+    accessLog: options.accessLog,
+    authenticate,
+    identifyRequest: options.identifyRequest,
+  });
   const grpc = createGrpcDoor(pipeline, plans);
   health.addTo(grpc);
   addReflection(grpc);
   const guard = createGuard(options.allowedOrigins, authenticate === null);
-  const http = createHttpDoor(createConnectHandler(pipeline, plans, log), guard, health, options.version);
+  const handle = createConnectHandler(pipeline, plans, log);
+  const http = createListener(createHttpDoor({ handle, guard, health, version, tls }));
+  const entrance = tls && createListener(createTlsEntrance(grpc, tls));
   const probes = healthListen && createServer();
   if (probes) health.addTo(probes);
 
   const stop = async (graceMs: number) => {
     health.endWatches();
-    await Promise.all([stopGrpc(grpc, graceMs), probes && stopGrpc(probes, graceMs), stopServer(http, graceMs)]);
+    // The entrance first: nobody comes in while the server behind it closes.
+    await Promise.all([
+      entrance?.stop(graceMs),
+      stopGrpc(grpc, graceMs),
+      probes && stopGrpc(probes, graceMs),
+      http.stop(graceMs),
+    ]);
   };
 
   return {
     start: async () => {
       try {
         return {
-          grpc: await listening('GRPC_LISTEN', grpcListen, listenGrpc(grpc, grpcListen)),
-          http: await listening('HTTP_LISTEN', httpListen, listen(http, httpListen)),
+          grpc: await listening(
+            'GRPC_LISTEN',
+            grpcListen,
+            entrance?.listen(grpcListen) ?? listenGrpc(grpc, grpcListen),
+          ),
+          http: await listening('HTTP_LISTEN', httpListen, http.listen(httpListen)),
           health: probes && (await listening('HEALTH_LISTEN', healthListen, listenGrpc(probes, healthListen))),
         };
       } catch (error) {
@@ -142,22 +164,32 @@ const stopGrpc = (server: GrpcServer, graceMs: number): Promise<void> =>
     });
   });
 
-type HttpServer = ReturnType<typeof createHttpDoor>;
-
-const listen = (server: HttpServer, address: Address): Promise<string> =>
-  new Promise((resolve, reject) => {
-    server.once('error', reject);
-    server.listen(address.port, address.host, () => {
-      server.off('error', reject);
-      resolve(formatAddress({ host: address.host, port: (server.address() as AddressInfo).port }));
-    });
+/** A server of sockets, which knows all of its connections: those in a TLS handshake too. */
+const createListener = (server: NetServer) => {
+  const sockets = new Set<Socket>();
+  server.on('connection', (socket) => {
+    sockets.add(socket);
+    socket.once('close', () => sockets.delete(socket));
   });
-
-const stopServer = (server: HttpServer, graceMs: number): Promise<void> =>
-  new Promise((resolve) => {
-    const timer = setTimeout(() => server.closeAllConnections(), graceMs);
-    server.close(() => {
-      clearTimeout(timer);
-      resolve();
-    });
-  });
+  return {
+    listen: (address: Address): Promise<string> =>
+      new Promise((resolve, reject) => {
+        server.once('error', reject);
+        server.listen(address.port, address.host, () => {
+          server.off('error', reject);
+          resolve(formatAddress({ host: address.host, port: (server.address() as AddressInfo).port }));
+        });
+      }),
+    /** Waits until the connections have ended, after `graceMs` milliseconds by force. */
+    stop: (graceMs: number): Promise<void> =>
+      new Promise((resolve) => {
+        const timer = setTimeout(() => {
+          for (const socket of sockets) socket.destroy();
+        }, graceMs);
+        server.close(() => {
+          clearTimeout(timer);
+          resolve();
+        });
+      }),
+  };
+};

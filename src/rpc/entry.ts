@@ -35,7 +35,7 @@ export interface Entry {
   stopTimer: (() => void) | null;
 }
 
-const NOTHING: Subject = { projects: [], user: null };
+const NOTHING: Subject = { projects: [], users: [] };
 
 /** Begins a call. */
 export const enter = (plan: MethodPlan, header: Header): Entry => {

@@ -1,3 +1,4 @@
+import { createServer as createTlsServer, type Server as TlsServer } from 'node:tls';
 import { type DescService, toBinary } from '@bufbuild/protobuf';
 import {
   type handleServerStreamingCall,
@@ -5,16 +6,21 @@ import {
   Metadata,
   type MethodDefinition,
   Server,
+  ServerCredentials,
+  ServerInterceptingCall,
+  type ServerInterceptor,
+  ServerListenerBuilder,
   type ServerUnaryCall,
   type ServerWritableStream,
   type StatusObject,
   type UntypedServiceImplementation,
 } from '@grpc/grpc-js';
 import type { Entry } from './entry.ts';
-import { ClientGone, Code, type Failure, statusBytes, toFailure } from './errors.ts';
+import { bareFailure, ClientGone, Code, type Failure, statusBytes, toFailure } from './errors.ts';
 import { MAX_MESSAGE_BYTES } from './limits.ts';
-import type { Codec, Link, Pipeline } from './pipeline.ts';
+import { type Codec, deadlinePassed, type Header, isPast, type Link, type Pipeline } from './pipeline.ts';
 import { decode, type MethodPlan } from './plan.ts';
+import type { Tls } from './tls.ts';
 
 type AnyCall = ServerUnaryCall<Buffer, Buffer> | ServerWritableStream<Buffer, Buffer>;
 
@@ -23,7 +29,8 @@ const raw = (bytes: Buffer): Buffer => bytes;
 
 /** The gRPC server of these methods, not yet listening. */
 export const createGrpcDoor = (pipeline: Pipeline, plans: readonly MethodPlan[]): Server => {
-  const server = createServer();
+  const arrivals: Arrivals = new WeakMap();
+  const server = createServer([enterAtHeaders(pipeline, plans, arrivals)]);
   const services = new Map<DescService, MethodPlan[]>();
   for (const plan of plans) {
     const { parent } = plan.method;
@@ -32,7 +39,9 @@ export const createGrpcDoor = (pipeline: Pipeline, plans: readonly MethodPlan[])
   for (const methods of services.values()) {
     const handlers: UntypedServiceImplementation = {};
     for (const plan of methods) {
-      handlers[plan.method.name] = plan.streaming ? serveStream(pipeline, plan) : serveUnary(pipeline, plan);
+      handlers[plan.method.name] = plan.streaming
+        ? serveStream(pipeline, plan, arrivals)
+        : serveUnary(pipeline, plan, arrivals);
     }
     server.addService(Object.fromEntries(methods.map((plan) => [plan.method.name, definitionOf(plan)])), handlers);
   }
@@ -40,8 +49,9 @@ export const createGrpcDoor = (pipeline: Pipeline, plans: readonly MethodPlan[])
 };
 
 /** A gRPC server with this service's limits. */
-export const createServer = (): Server =>
+export const createServer = (interceptors: ServerInterceptor[] = []): Server =>
   new Server({
+    interceptors,
     'grpc.max_receive_message_length': MAX_MESSAGE_BYTES,
     'grpc.max_concurrent_streams': 1000,
     // A peer that has vanished without a word is noticed within 80 s.
@@ -50,6 +60,61 @@ export const createServer = (): Server =>
     // HTTP/2's own 64 KiB makes a document of 3 MiB wait for some 50 round trips.
     'grpc-node.flow_control_window': MAX_MESSAGE_BYTES,
   });
+
+/**
+ * A TLS server, not yet listening, that hands its connections to a gRPC server: grpc-js's own knows neither a lowest version of TLS
+ * nor an identity of clients.
+ */
+export const createTlsEntrance = (grpc: Server, tls: Tls): TlsServer => {
+  const inside = grpc.createConnectionInjector(ServerCredentials.createInsecure());
+  const server = createTlsServer({ ...tls.options(), ALPNProtocols: ['h2'] }, (socket) => {
+    // A handshake may end after the server has closed.
+    if (server.listening && !socket.destroyed) inside.injectConnection(socket);
+    else socket.destroy();
+  });
+  tls.protect(server);
+  return server;
+};
+
+/** The calls whose request is on its way, by their metadata. */
+type Arrivals = WeakMap<Metadata, Entry>;
+
+/**
+ * Enters calls as soon as their headers are there. One whose request never comes in whole (too large, cut off, too late)
+ * is answered by grpc-js before any handler, and ends here.
+ */
+const enterAtHeaders = (pipeline: Pipeline, plans: readonly MethodPlan[], arrivals: Arrivals): ServerInterceptor => {
+  const byPath = new Map(plans.map((plan) => [`/${plan.name}`, plan]));
+  return ({ path }, call) => {
+    const plan = byPath.get(path);
+    if (!plan) return new ServerInterceptingCall(call);
+    let headers = new Metadata();
+    const listener = new ServerListenerBuilder()
+      .withOnReceiveMetadata((metadata, next) => {
+        headers = metadata;
+        arrivals.set(metadata, pipeline.enter(plan, headerOf(metadata)));
+        next(metadata);
+      })
+      .withOnCancel(() => {
+        const entry = arrivals.get(headers);
+        if (!entry) return;
+        const late = isPast(Number(call.getDeadline()));
+        pipeline.fail(
+          entry,
+          late ? deadlinePassed('not_applied') : bareFailure('CANCELLED', 'the request was cut off'),
+        );
+      })
+      .build();
+    return new ServerInterceptingCall(call, { start: (next) => next(listener) });
+  };
+};
+
+const headerOf =
+  (metadata: Metadata): Header =>
+  (name) => {
+    const values = metadata.get(name);
+    return values.length === 0 ? undefined : values.join(', ');
+  };
 
 const definitionOf = (plan: MethodPlan): MethodDefinition<Buffer, Buffer> => ({
   path: `/${plan.name}`,
@@ -62,9 +127,9 @@ const definitionOf = (plan: MethodPlan): MethodDefinition<Buffer, Buffer> => ({
 });
 
 const serveUnary =
-  (pipeline: Pipeline, plan: MethodPlan): handleUnaryCall<Buffer, Buffer> =>
+  (pipeline: Pipeline, plan: MethodPlan, arrivals: Arrivals): handleUnaryCall<Buffer, Buffer> =>
   (call, callback) => {
-    const entry = begin(pipeline, plan, call);
+    const entry = begin(arrivals, call);
     pipeline.unary(entry, linkOf(call), codecOf(plan, call.request)).then(
       (bytes) => callback(null, bytes),
       (failure: Failure) => callback(statusOf(failure)),
@@ -72,9 +137,9 @@ const serveUnary =
   };
 
 const serveStream =
-  (pipeline: Pipeline, plan: MethodPlan): handleServerStreamingCall<Buffer, Buffer> =>
+  (pipeline: Pipeline, plan: MethodPlan, arrivals: Arrivals): handleServerStreamingCall<Buffer, Buffer> =>
   async (call) => {
-    const entry = begin(pipeline, plan, call);
+    const entry = begin(arrivals, call);
     try {
       for await (const bytes of pipeline.stream(entry, linkOf(call), codecOf(plan, call.request))) {
         await write(call, bytes);
@@ -85,12 +150,11 @@ const serveStream =
     }
   };
 
-/** Starts the call and sends its correlation id at once: it stands in the headers, whatever becomes of the call. */
-const begin = (pipeline: Pipeline, plan: MethodPlan, call: AnyCall): Entry => {
-  const entry = pipeline.enter(plan, (name) => {
-    const values = call.metadata.get(name);
-    return values.length === 0 ? undefined : values.join(', ');
-  });
+/** Hands the call over and sends its correlation id at once: it stands in the headers, whatever becomes of the call. */
+const begin = (arrivals: Arrivals, call: AnyCall): Entry => {
+  const entry = arrivals.get(call.metadata);
+  if (!entry) throw new Error(`${call.getPath()} came in past its door`);
+  arrivals.delete(call.metadata);
   const metadata = new Metadata();
   metadata.set('x-correlation-id', entry.correlationId);
   call.sendMetadata(metadata);

@@ -1,22 +1,45 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import { createServer as createTlsServer, type Server as TlsServer } from 'node:https';
 import type { ConnectHandler } from './connect.ts';
 import { answerJson, type Guard } from './guard.ts';
 import type { Health } from './health.ts';
+import type { Tls } from './tls.ts';
+
+interface HttpDoorOptions {
+  readonly handle: ConnectHandler;
+  readonly guard: Guard;
+  readonly health: Health;
+  readonly version: string;
+  /** Null: plaintext. */
+  readonly tls: Tls | null;
+}
+
+// Of two headers `authorization`, Node would pass over the second in silence.
+const OPTIONS = { joinDuplicateHeaders: true };
 
 /** The HTTP server: Connect and gRPC-Web, `/livez` and `/readyz`; not yet listening. */
-export const createHttpDoor = (handle: ConnectHandler, guard: Guard, health: Health, version: string): Server =>
-  createServer((request, response) => {
-    // A client that keeps its connection would meet a closed one after the drain.
-    if (health.draining) response.setHeader('connection', 'close');
-    if (guard(request, response) || answerProbe(request, response, health, version)) return;
-    try {
-      if (handle(request, response)) return;
-    } catch {
-      answerJson(response, 400, { code: 'invalid_argument', message: 'the request has no valid URL or Host header' });
-      return;
-    }
-    answerJson(response, 404, { code: 'unimplemented', message: 'nothing is served under this path' });
-  });
+export const createHttpDoor = (options: HttpDoorOptions): Server | TlsServer => {
+  const { tls } = options;
+  const serve = (request: IncomingMessage, response: ServerResponse) => answer(options, request, response);
+  if (tls === null) return createServer(OPTIONS, serve);
+  const server = createTlsServer({ ...OPTIONS, ...tls.options() }, serve);
+  tls.protect(server);
+  return server;
+};
+
+const answer = (options: HttpDoorOptions, request: IncomingMessage, response: ServerResponse): void => {
+  const { handle, guard, health, version } = options;
+  // A client that keeps its connection would meet a closed one after the drain.
+  if (health.draining) response.setHeader('connection', 'close');
+  if (guard(request, response) || answerProbe(request, response, health, version)) return;
+  try {
+    if (handle(request, response)) return;
+  } catch {
+    answerJson(response, 400, { code: 'invalid_argument', message: 'the request has no valid URL or Host header' });
+    return;
+  }
+  answerJson(response, 404, { code: 'unimplemented', message: 'nothing is served under this path' });
+};
 
 const answerProbe = (request: IncomingMessage, response: ServerResponse, health: Health, version: string): boolean => {
   const { url, method } = request;

@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto';
+import { createHash, createHmac } from 'node:crypto';
 import { create, type DescField, type DescMessage, type Message, toBinary } from '@bufbuild/protobuf';
 import type { RequestIdentity } from './call.ts';
 
@@ -53,20 +53,28 @@ const copy = (desc: DescMessage, message: Message, omit: readonly string[] = [])
 export const canonicalBytes = (desc: DescMessage, message: Message, omit: readonly string[] = []): Uint8Array =>
   toBinary(desc, copy(desc, message, omit), { writeUnknownFields: false });
 
-const sha256 = (...parts: (string | Uint8Array)[]): Buffer => {
-  const hash = createHash('sha256');
-  for (const part of parts) hash.update(part);
-  return hash.digest();
-};
+/** What makes a mutation idempotent; null when it was sent without a `request_id`. */
+export type IdentifyRequest = (method: string, desc: DescMessage, message: Message) => RequestIdentity | null;
 
 /**
- * What makes a mutation idempotent; null when it was sent without a `request_id`.
- * The hash tells one request from another; the key seals the stored reply. Both come from one digest of the request, which
- * is stored nowhere, so that the hash does not give the key away and a large request is read once.
+ * The hash tells one request from another; the key seals the stored reply. Both are made from one digest of the request, so
+ * that a large one is read once, and with a secret that the database does not have: who reads its tables can neither try
+ * out requests nor open a reply.
+ * @param secret shared by all replicas, for the life of the database
  */
-export const requestIdentity = (method: string, desc: DescMessage, message: Message): RequestIdentity | null => {
-  const id = (message as unknown as { requestId?: string }).requestId;
-  if (!id) return null;
-  const digest = sha256(canonicalBytes(desc, message, ['request_id']));
-  return { id: id.toLowerCase(), hash: sha256(`request\0${method}\0`, digest), key: sha256('reply\0', digest) };
+export const requestIdentifier = (secret: Buffer): IdentifyRequest => {
+  const mac = (...parts: (string | Uint8Array)[]): Buffer => {
+    const hmac = createHmac('sha256', secret);
+    for (const part of parts) hmac.update(part);
+    return hmac.digest();
+  };
+  return (method, desc, message) => {
+    const given = (message as unknown as { requestId?: string }).requestId;
+    if (!given) return null;
+    const id = given.toLowerCase();
+    const digest = createHash('sha256')
+      .update(canonicalBytes(desc, message, ['request_id']))
+      .digest();
+    return { id, hash: mac(`request\0${method}\0`, digest), key: mac(`reply\0${method}\0${id}\0`, digest) };
+  };
 };

@@ -42,7 +42,7 @@ export const accessRecordOf = (entry: Entry, result: string): AccessRecord => ({
   caller: entry.caller?.name ?? '',
   actor: entry.actor,
   projects: entry.subject.projects,
-  user: entry.subject.user,
+  users: entry.subject.users,
   result,
   correlationId: entry.correlationId,
   durationMs: durationOf(entry),

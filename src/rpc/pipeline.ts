@@ -6,7 +6,7 @@ import { type Caller, SCOPES } from './access.ts';
 import type { Call } from './call.ts';
 import { type Entry, enter, UUID } from './entry.ts';
 import { ClientGone, type Failure, toFailure } from './errors.ts';
-import { requestIdentity } from './identity.ts';
+import type { IdentifyRequest } from './identity.ts';
 import { accessRecordOf, logCall } from './log-call.ts';
 import type { MethodPlan } from './plan.ts';
 import { bounded, expireAt } from './time.ts';
@@ -73,13 +73,14 @@ export interface PipelineOptions {
   readonly accessLog: AccessLog;
   /** Null while authentication is off. */
   readonly authenticate: Authenticate | null;
+  readonly identifyRequest: IdentifyRequest;
 }
 
 /**
  * Everything that cuts across the methods, once, above both doors: correlation, draining, authentication, access, decoding,
  * text, rules, request identity, deadline, error mapping, the line in the log and the access record.
  */
-export const createPipeline = ({ log, accessLog, authenticate }: PipelineOptions): Pipeline => {
+export const createPipeline = ({ log, accessLog, authenticate, identifyRequest }: PipelineOptions): Pipeline => {
   const running = new Set<Entry>();
   let draining = false;
 
@@ -102,9 +103,9 @@ export const createPipeline = ({ log, accessLog, authenticate }: PipelineOptions
 
   const admitOrThrow = async (entry: Entry): Promise<Caller> => {
     if (entry.admitted && entry.caller) return entry.caller;
+    accessLog.admit();
     if (!entry.correlationValid) throw invalidField('x-correlation-id', 'must be a UUID');
     if (draining) throw new Refusal('SHUTTING_DOWN', 'the service is shutting down');
-    accessLog.admit();
     const caller = authenticate ? await authenticate(entry.header) : ANYBODY;
     entry.caller = caller;
     const actor = entry.header('x-actor-id') ?? null;
@@ -115,10 +116,9 @@ export const createPipeline = ({ log, accessLog, authenticate }: PipelineOptions
     return caller;
   };
 
-  /** What a request did not say, its answer does: the project it made, or was given. */
   const messageOf = (entry: Entry, answer: object): Message => {
-    const { plan, subject } = entry;
-    if (subject.projects.length === 0) entry.subject = { ...subject, projects: plan.answeredProjects(answer) };
+    const { plan } = entry;
+    entry.subject = plan.answeredSubject(entry.subject, answer);
     return create(plan.method.output, answer as MessageInitShape<DescMessage>);
   };
 
@@ -139,7 +139,7 @@ export const createPipeline = ({ log, accessLog, authenticate }: PipelineOptions
       actor: entry.actor,
       correlationId: entry.correlationId,
       signal: controller.signal,
-      request: plan.mutation ? requestIdentity(plan.name, plan.method.input, request) : null,
+      request: plan.mutation ? identifyRequest(plan.name, plan.method.input, request) : null,
     };
     entry.started = true;
     return [request, call];
@@ -228,6 +228,9 @@ const shutDown = (): Refusal => new Refusal('SHUTTING_DOWN', 'the service is shu
 const isIdle = ({ waitingSince }: Entry): boolean =>
   waitingSince !== null && performance.now() - waitingSince >= IDLE_STREAM_MS;
 
+/** Whether a transport that ends a call at this deadline, in milliseconds since the epoch, has done so. */
+export const isPast = (deadline: number): boolean => Date.now() >= deadline - TIMER_SLACK_MS;
+
 /** The refusal of a call whose deadline has passed. */
 export const deadlinePassed = (outcome: Outcome): Refusal =>
   new Refusal('DEADLINE', 'the deadline has passed', { outcome });
@@ -239,7 +242,7 @@ const watch = (entry: Entry, link: Link) => {
   const expire = () => controller.abort(deadlinePassed('unknown'));
   link.onGone(() => {
     if (entry.settled) return;
-    if (deadline !== null && Date.now() >= deadline - TIMER_SLACK_MS) expire();
+    if (deadline !== null && isPast(deadline)) expire();
     else controller.abort(new ClientGone());
   });
   if (deadline !== null) entry.stopTimer = expireAt(deadline, expire);

@@ -19,9 +19,10 @@ export interface MethodPlan {
   readonly checkAccess: (caller: Caller, actor: string | null) => void;
   /** Throws SCOPE_REQUIRED or PROJECT_NOT_FOUND for what the caller's token does not cover. */
   readonly checkCover: (caller: Caller, projects: readonly string[]) => void;
+  /** What a request is about, once `checkMessage` has let it pass. */
   readonly subjectOf: (request: Message) => Subject;
-  /** The projects an answer is about; see `subjectOf` for the request's. */
-  readonly answeredProjects: (answer: object) => readonly string[];
+  /** A subject, completed by what the answer names. */
+  readonly answeredSubject: (subject: Subject, answer: object) => Subject;
   /** Throws INVALID_FIELD or CONTENT_TOO_LARGE; puts UUIDs into lower case. */
   readonly checkMessage: (message: Message) => void;
   /** Throws INVALID_FIELD for what the decoded message no longer shows. */
@@ -51,7 +52,7 @@ const compilePlan = (method: DescMethod, handler: AnyHandler | undefined): Metho
     checkAccess: compileAccess(method),
     checkCover: compileCover(method),
     subjectOf: compileSubject(method),
-    answeredProjects: compileAnswered(method),
+    answeredSubject: compileAnswered(method),
     checkMessage: (message) => {
       checkText(message);
       validate(message);

@@ -1,11 +1,11 @@
-import type { DescMessage, DescMethod, Message } from '@bufbuild/protobuf';
+import type { DescMessage, DescMethod, DescService, Message } from '@bufbuild/protobuf';
 
-/** Whom and what a message is about: ids alone. */
+/** Whom and what a call is about: ids alone, of a message that was checked. */
 export interface Subject {
   /** In the order of the request; empty when it is about none. */
   readonly projects: readonly string[];
-  /** The user a call of the UserService or about a membership is about. */
-  readonly user: string | null;
+  /** The users a call of the UserService or about a membership is about; empty when it names none. */
+  readonly users: readonly string[];
 }
 
 type Fields = Readonly<Record<string, unknown>>;
@@ -35,7 +35,7 @@ const resources = (desc: DescMessage): readonly string[] =>
 
 /**
  * Compiles how to read from a method's request what it is about: `project_id`, that of its `cursors` or of the resource it
- * changes; in the ProjectService and the UserService the resource's own id.
+ * changes; in the ProjectService and the UserService the resource's own id, or the ids of several users.
  */
 export const compileSubject = (method: DescMethod): ((request: Message) => Subject) => {
   const { input, parent } = method;
@@ -46,19 +46,28 @@ export const compileSubject = (method: DescMethod): ((request: Message) => Subje
     at(input, 'cursors', 'project_id'),
     own('ProjectService', 'project'),
   );
-  const user = firstOf(at(input, 'user_id'), own('UserService', 'user'));
+  const users = firstOf(at(input, 'user_id'), own('UserService', 'user'), ofUsers(parent, at(input, 'ids')));
   return (request) => {
     const fields = request as unknown as Fields;
-    return { projects: projects(fields), user: user(fields)[0] ?? null };
+    return { projects: projects(fields), users: users(fields) };
   };
 };
 
-/** Compiles how to read from a method's answer the project it made or chose, for requests that name none. */
-export const compileAnswered = (method: DescMethod): ((answer: object) => readonly string[]) => {
+/**
+ * Compiles how to complete a subject by what the method's answer says: the project it made or chose, the user it made or
+ * found, for requests that name none.
+ */
+export const compileAnswered = (method: DescMethod): ((subject: Subject, answer: object) => Subject) => {
   const { output, parent } = method;
   const finds = resources(output).map((name) =>
     parent.name === 'ProjectService' && name === 'project' ? at(output, name, 'id') : at(output, name, 'project_id'),
   );
-  const find = firstOf(...finds);
-  return (answer) => find(answer as Fields);
+  const projects = firstOf(...finds);
+  const users = ofUsers(parent, at(output, 'user', 'id'));
+  return (subject, answer) => ({
+    projects: subject.projects.length > 0 ? subject.projects : projects(answer as Fields),
+    users: subject.users.length > 0 ? subject.users : users(answer as Fields),
+  });
 };
+
+const ofUsers = (service: DescService, find: Find): Find => (service.name === 'UserService' ? find : NONE);

@@ -1,5 +1,5 @@
+import { randomUUID } from 'node:crypto';
 import type { JsonObject, MessageInitShape } from '@bufbuild/protobuf';
-import { open, seal } from '../db/envelope.ts';
 import { callParams } from '../db/statement.ts';
 import {
   type UserSchema,
@@ -12,16 +12,19 @@ import { etag, oneOr, optionalTimestamp, rowVersionOf, timestamp, updatePaths } 
 import type { ServiceHandlers } from '../rpc/handlers.ts';
 import { sorted } from '../rpc/identity.ts';
 import { cutPage, encodedSize, pageSize } from '../rpc/page.ts';
+import { profileOf } from '../sealing/identity.ts';
+import type { KeyRing } from '../sealing/ring.ts';
+import type { Sealing } from '../sealing/sealing.ts';
 import * as statements from './sql.ts';
 import { emailFault, trimmedEmail, USER_PATHS } from './users.ts';
 
 type User = MessageInitShape<typeof UserSchema>;
 
-const toUser = (row: statements.UserRow): User => ({
+const userWith = (ring: KeyRing, row: statements.UserRow): User => ({
   id: row.id,
   email: row.email ?? '',
   name: row.name ?? '',
-  ...(row.profile && { profile: JSON.parse(open(row.profile).toString()) as JsonObject }),
+  ...(row.profile && { profile: JSON.parse(ring.open(row.profile, profileOf(row.id)).toString()) as JsonObject }),
   createTime: timestamp(row.create_time),
   updateTime: timestamp(row.update_time),
   lastLoginTime: optionalTimestamp(row.last_login_time),
@@ -30,9 +33,14 @@ const toUser = (row: statements.UserRow): User => ({
 });
 
 const notFound = (): Refusal => refusalOf('USER_NOT_FOUND');
-// In one order of keys, so that the same profile is the same bytes: a client's map has none.
-const sealedProfile = (profile: JsonObject | undefined): Buffer | null =>
-  profile === undefined ? null : seal(Buffer.from(JSON.stringify(sorted(profile))));
+
+/** A user's profile to be stored; nulls for none. */
+const sealedProfile = ({ ring, profileMac }: Sealing, profile: JsonObject | undefined, user: string) => {
+  if (profile === undefined) return { profile: null, profile_mac: null };
+  // In one order of keys, so that the same profile is the same bytes: a client's map has none.
+  const plain = Buffer.from(JSON.stringify(sorted(profile)));
+  return { profile: ring.seal(plain, profileOf(user)), profile_mac: profileMac(plain, user) };
+};
 
 const checkedEmail = (given: string, field: string): string => {
   const email = trimmedEmail(given);
@@ -41,81 +49,86 @@ const checkedEmail = (given: string, field: string): string => {
   return email;
 };
 
-export const userHandlers = ({ db, pager }: Context): ServiceHandlers<typeof UserService> => ({
-  createUser: async (request, call) => {
-    const params = {
-      email: checkedEmail(request.email, 'email'),
-      name: request.name,
-      profile: sealedProfile(request.profile),
-      ...callParams(call),
-    };
-    const rows = await db.run(statements.createUser, params, call.signal);
-    return { user: toUser(oneOr(rows, notFound)) };
-  },
+export const userHandlers = ({ db, pager, sealing }: Context): ServiceHandlers<typeof UserService> => {
+  const toUser = (row: statements.UserRow): User => userWith(sealing.ring, row);
+  return {
+    createUser: async (request, call) => {
+      const tail = randomUUID();
+      const params = {
+        tail,
+        email: checkedEmail(request.email, 'email'),
+        name: request.name,
+        ...sealedProfile(sealing, request.profile, tail),
+        ...callParams(call),
+      };
+      const rows = await db.run(statements.createUser, params, call.signal);
+      return { user: toUser(oneOr(rows, notFound)) };
+    },
 
-  getUser: async (request, call) => {
-    const rows = await db.run(statements.getUser, { id: request.id, actor: call.actor }, call.signal);
-    return { user: toUser(oneOr(rows, notFound)) };
-  },
+    getUser: async (request, call) => {
+      const rows = await db.run(statements.getUser, { id: request.id, actor: call.actor }, call.signal);
+      return { user: toUser(oneOr(rows, notFound)) };
+    },
 
-  getUserByEmail: async (request, call) => {
-    const rows = await db.run(statements.getUserByEmail, { email: trimmedEmail(request.email) }, call.signal);
-    return { user: toUser(oneOr(rows, notFound)) };
-  },
+    getUserByEmail: async (request, call) => {
+      const rows = await db.run(statements.getUserByEmail, { email: trimmedEmail(request.email) }, call.signal);
+      return { user: toUser(oneOr(rows, notFound)) };
+    },
 
-  batchGetUsers: async (request, call) => {
-    const rows = await db.run(statements.batchGetUsers, { ids: [...new Set(request.ids)] }, call.signal);
-    const users = rows.map(toUser);
-    const fitting = cutPage(
-      users,
-      users.length,
-      (user) => encodedSize(userSchema, user),
-      () => [],
-    ).rows;
-    return { users: fitting as User[], truncated: fitting.length < users.length };
-  },
+    batchGetUsers: async (request, call) => {
+      const rows = await db.run(statements.batchGetUsers, { ids: [...new Set(request.ids)] }, call.signal);
+      const users = rows.map(toUser);
+      const fitting = cutPage(
+        users,
+        users.length,
+        (user) => encodedSize(userSchema, user),
+        () => [],
+      ).rows;
+      return { users: fitting as User[], truncated: fitting.length < users.length };
+    },
 
-  listUsers: async (request, call) => {
-    const limit = pageSize(request.pageSize);
-    const after = pager.read(call, request, request.pageToken);
-    const rows = await db.run(
-      statements.listUsers,
-      { prefix: request.emailPrefix, before: after === null ? null : String(after[0]), most: limit + 1 },
-      call.signal,
-    );
-    const page = cutPage(
-      rows.map(toUser),
-      limit,
-      (user) => encodedSize(userSchema, user),
-      (user) => [user.id ?? ''],
-    );
-    return { users: page.rows as User[], nextPageToken: pager.write(call, request, page.next) };
-  },
+    listUsers: async (request, call) => {
+      const limit = pageSize(request.pageSize);
+      const after = pager.read(call, request, request.pageToken);
+      const rows = await db.run(
+        statements.listUsers,
+        { prefix: request.emailPrefix, before: after === null ? null : String(after[0]), most: limit + 1 },
+        call.signal,
+      );
+      const page = cutPage(
+        rows.map(toUser),
+        limit,
+        (user) => encodedSize(userSchema, user),
+        (user) => [user.id ?? ''],
+      );
+      return { users: page.rows as User[], nextPageToken: pager.write(call, request, page.next) };
+    },
 
-  updateUser: async (request, call) => {
-    const user = request.user;
-    if (user === undefined) throw invalidField('user', 'is required');
-    const paths = updatePaths(request.updateMask, USER_PATHS, (path) => Boolean(user[path]));
-    if (paths.has('name') && user.name === '') throw invalidField('user.name', 'must have 1 to 255 characters');
-    const params = {
-      id: user.id,
-      etag: rowVersionOf(request.etag || user.etag),
-      email: paths.has('email') ? checkedEmail(user.email, 'user.email') : null,
-      name: paths.has('name') ? user.name : null,
-      profile: paths.has('profile') ? sealedProfile(user.profile ?? {}) : null,
-      ...callParams(call),
-    };
-    const rows = await db.run(statements.updateUser, params, call.signal);
-    return { user: toUser(oneOr(rows, notFound)) };
-  },
+    updateUser: async (request, call) => {
+      const user = request.user;
+      if (user === undefined) throw invalidField('user', 'is required');
+      const paths = updatePaths(request.updateMask, USER_PATHS, (path) => Boolean(user[path]));
+      if (paths.has('name') && user.name === '') throw invalidField('user.name', 'must have 1 to 255 characters');
+      const params = {
+        id: user.id,
+        etag: rowVersionOf(request.etag || user.etag),
+        email: paths.has('email') ? checkedEmail(user.email, 'user.email') : null,
+        name: paths.has('name') ? user.name : null,
+        ...sealedProfile(sealing, paths.has('profile') ? (user.profile ?? {}) : undefined, user.id),
+        ...callParams(call),
+      };
+      const rows = await db.run(statements.updateUser, params, call.signal);
+      return { user: toUser(oneOr(rows, notFound)) };
+    },
 
-  recordLogin: async (request, call) => {
-    const rows = await db.run(statements.recordLogin, { id: request.id, ...callParams(call) }, call.signal);
-    return { user: toUser(oneOr(rows, notFound)) };
-  },
+    recordLogin: async (request, call) => {
+      const rows = await db.run(statements.recordLogin, { id: request.id, ...callParams(call) }, call.signal);
+      return { user: toUser(oneOr(rows, notFound)) };
+    },
 
-  deleteUser: async (request, call) => {
-    const rows = await db.run(statements.deleteUser, { id: request.id, ...callParams(call) }, call.signal);
-    return { user: toUser(oneOr(rows, notFound)) };
-  },
-});
+    deleteUser: async (request, call) => {
+      const rows = await db.run(statements.deleteUser, { id: request.id, ...callParams(call) }, call.signal);
+      return { user: toUser(oneOr(rows, notFound)) };
+    },
+  };
+};

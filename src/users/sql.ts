@@ -14,15 +14,12 @@ const row = z.object({
 });
 export type UserRow = z.infer<typeof row>;
 
-/** A user for itself, a fellow member or the system; no row, or USER_NOT_FOUND, to others. */
+/** A user for itself, a fellow member or the system; USER_NOT_FOUND to others. */
 export const getUser = statement({
   name: 'users.get',
   params: { id: 'uuid', actor: 'uuid?' },
   row,
-  sql: (p) => sql.fragment`
-select entered.verdict, u.id is not null as present, u.*
-from enter_user(${p.id}, ${p.actor}, true) as entered
-left join users u on u.id = ${p.id} and entered.verdict = 'OK'`,
+  sql: (p) => sql.fragment`select got.verdict, (got.result).* from get_user(${p.id}, ${p.actor}) as got`,
 });
 
 /** A live user by its address, in any case of letters. */
@@ -30,8 +27,7 @@ export const getUserByEmail = statement({
   name: 'users.get_by_email',
   params: { email: 'text' },
   row,
-  sql: (p) => sql.fragment`
-select u.* from users u where casefold(u.email) = casefold(${p.email}) and u.delete_time is null`,
+  sql: (p) => sql.fragment`select u.* from user_by_email(${p.email}) as u`,
 });
 
 /** Those of the users that exist, in the order asked for. */
@@ -39,8 +35,7 @@ export const batchGetUsers = statement({
   name: 'users.batch_get',
   params: { ids: 'uuid[]' },
   row,
-  sql: (p) => sql.fragment`
-select u.* from unnest(${p.ids}) with ordinality as asked (id, place) join users u on u.id = asked.id order by asked.place`,
+  sql: (p) => sql.fragment`select u.* from users_by_id(${p.ids}) as u`,
 });
 
 /** Newest first, before a user; by the start of the address in any case of letters. */
@@ -51,19 +46,22 @@ export const listUsers = statement({
   sql: (p) => sql.fragment`select u.* from list_users(${p.prefix}, ${p.before}, ${p.most}) as u`,
 });
 
+/** `tail` is a UUID that the new id will end as. */
 export const createUser = write({
   name: 'users.create',
-  params: { email: 'text', name: 'text', profile: 'bytea?' },
+  params: { tail: 'uuid', email: 'text', name: 'text', profile: 'bytea?', profile_mac: 'bytea?' },
   row,
-  sql: (p, call) => sql.fragment`create_user(${call}, ${p.email}, ${p.name}, ${p.profile})`,
+  sql: (p, call) =>
+    sql.fragment`create_user(${call}, ${p.tail}, ${p.email}, ${p.name}, ${p.profile}, ${p.profile_mac})`,
 });
 
 /** Null leaves a field as it is. */
 export const updateUser = write({
   name: 'users.update',
-  params: { id: 'uuid', etag: 'int8?', email: 'text?', name: 'text?', profile: 'bytea?' },
+  params: { id: 'uuid', etag: 'int8?', email: 'text?', name: 'text?', profile: 'bytea?', profile_mac: 'bytea?' },
   row,
-  sql: (p, call) => sql.fragment`update_user(${call}, ${p.id}, ${p.etag}, ${p.email}, ${p.name}, ${p.profile})`,
+  sql: (p, call) =>
+    sql.fragment`update_user(${call}, ${p.id}, ${p.etag}, ${p.email}, ${p.name}, ${p.profile}, ${p.profile_mac})`,
 });
 
 export const recordLogin = write({

@@ -7,7 +7,7 @@ import {
   type MessageShape,
   toBinary,
 } from '@bufbuild/protobuf';
-import { Client, credentials, Metadata, type ServiceError } from '@grpc/grpc-js';
+import { Client, credentials, InterceptingCall, type Interceptor, Metadata, type ServiceError } from '@grpc/grpc-js';
 import { BadRequestSchema, ErrorInfoSchema, RetryInfoSchema } from '../../src/gen/google/rpc/error_details_pb.js';
 import { StatusSchema } from '../../src/gen/google/rpc/status_pb.js';
 
@@ -113,8 +113,20 @@ const stream = (channel: Client, method: DescMethod) =>
     }
   };
 
-/** A channel with stock settings; close it with `close()`. */
-export const openChannel = (address: string): Client => new Client(address, credentials.createInsecure());
+/** Sends headers with every call. */
+const carrying = (headers: Readonly<Record<string, string>>): Interceptor => {
+  return (options, next) =>
+    new InterceptingCall(next(options), {
+      start: (metadata, listener, start) => {
+        for (const [name, value] of Object.entries(headers)) metadata.set(name, value);
+        start(metadata, listener);
+      },
+    });
+};
+
+/** A channel with stock settings, whose calls all carry some headers; close it with `close()`. */
+export const openChannel = (address: string, headers: Readonly<Record<string, string>> = {}): Client =>
+  new Client(address, credentials.createInsecure(), { interceptors: [carrying(headers)] });
 
 /** A client of one service on a channel. */
 export const clientOf = <S extends DescService>(service: S, channel: Client): ServiceClient<S> =>

@@ -69,7 +69,9 @@ export const useEcho = async (answers: Answers, overrides: Partial<DoorOptions> 
     grpcListen: ANY_PORT,
     httpListen: ANY_PORT,
     healthListen: ANY_PORT,
+    tls: null,
     authenticate: null,
+    identifyRequest: () => null,
     allowedOrigins: ['https://app.example'],
     implementations: implementations(answers),
     health,
@@ -85,7 +87,8 @@ export const useEcho = async (answers: Answers, overrides: Partial<DoorOptions> 
     client.close();
     await doors.stop(100);
   });
-  return { doors, health, grpc: bound.grpc, http: `http://${bound.http}`, probes: bound.health, client, lines };
+  const http = `${overrides.tls ? 'https' : 'http'}://${bound.http}`;
+  return { doors, health, grpc: bound.grpc, http, probes: bound.health, client, lines };
 };
 
 const raw = (bytes: Buffer): Buffer => bytes;
@@ -142,8 +145,13 @@ export const callGrpc = async <M extends DescMethod>(
 };
 
 /** Opens a server stream over gRPC. */
-export const streamGrpc = (client: Client, method: DescMethod, request: object): ClientReadableStream<Buffer> =>
-  client.makeServerStreamRequest(pathOf(method), raw, raw, Buffer.from(encode(method, request)));
+export const streamGrpc = (
+  client: Client,
+  method: DescMethod,
+  request: object,
+  headers: Record<string, string> = {},
+): ClientReadableStream<Buffer> =>
+  client.makeServerStreamRequest(pathOf(method), raw, raw, Buffer.from(encode(method, request)), metadataOf(headers));
 
 export const encode = (method: DescMethod, request: object): Uint8Array =>
   toBinary(method.input, create(method.input, request as MessageInitShape<DescMessage>));
@@ -200,10 +208,12 @@ export const post = (
   method: DescMethod,
   body: string | Uint8Array<ArrayBuffer>,
   headers: Record<string, string> = {},
+  signal: AbortSignal | null = null,
 ): Promise<Response> =>
   fetch(http + pathOf(method), {
     method: 'POST',
     body,
+    signal,
     headers: { 'content-type': 'application/json', ...headers },
   });
 

@@ -47,6 +47,18 @@ export const outcomeOf = async (call: Promise<unknown>): Promise<string> => {
   }
 };
 
+/** All that a client sees of a refusal, with the id that was asked for taken out. @throws Error when the call is answered */
+export const refusalSeen = async (call: Promise<unknown>, asked: string): Promise<string> => {
+  const error = await call.then(
+    () => null,
+    (thrown) => thrown,
+  );
+  if (!(error instanceof CallError)) throw error ?? new Error('the call was not refused');
+  const { trailers, ...seen } = error;
+  const details = trailers.get('grpc-status-details-bin').map(String);
+  return JSON.stringify({ ...seen, details, names: Object.keys(trailers.getMap()) }).replaceAll(asked, 'ID');
+};
+
 const OWN_ID = /^(Get|Delete|Undelete|Purge)Project$/;
 
 /** The request about another project; null when the RPC is about none. */

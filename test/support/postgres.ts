@@ -2,13 +2,14 @@ import { randomBytes } from 'node:crypto';
 import { after } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Client, DatabaseError } from 'pg';
+import type { Login } from '../../src/db/role-table.ts';
 import { accessStatements, withDatabase, withLogin } from '../../src/db/roles.ts';
 
 /** What the run's setup hands to each test file's process. */
 export interface TestCluster {
   readonly adminUrl: string;
   readonly template: string;
-  readonly passwords: { readonly owner: string; readonly app: string };
+  readonly passwords: Readonly<Record<Login, string>>;
 }
 
 export interface TestDatabase {
@@ -16,6 +17,8 @@ export interface TestDatabase {
   readonly adminUrl: string;
   readonly ownerUrl: string;
   readonly appUrl: string;
+  /** As any of the roles, to this database. */
+  urlAs(login: Login): string;
   readonly name: string;
   /** Ends its sessions and removes it; again: nothing. */
   drop(): Promise<void>;
@@ -39,10 +42,12 @@ export async function createTestDatabase(options: { empty?: boolean } = {}): Pro
     await clone(client, name, options.empty ? 'template0' : template);
     await client.query(accessStatements(name));
   });
+  const urlAs = (login: Login) => withLogin(adminUrl, name, `jeex_${login}`, passwords[login]);
   return {
     adminUrl: withDatabase(adminUrl, name),
-    ownerUrl: withLogin(adminUrl, name, 'jeex_owner', passwords.owner),
-    appUrl: withLogin(adminUrl, name, 'jeex_app', passwords.app),
+    ownerUrl: urlAs('owner'),
+    appUrl: urlAs('app'),
+    urlAs,
     name,
     drop: () =>
       asAdmin(adminUrl, async (client) => void (await client.query(`drop database if exists ${name} with (force)`))),

@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { after } from 'node:test';
 import type { Client } from '@grpc/grpc-js';
+import type { AccessLog } from '../../src/audit/access-log.ts';
 import { loadConfig } from '../../src/config.ts';
 import { AgentExecutionService } from '../../src/gen/jeex/persistence/v1/agent_execution_service_pb.js';
 import { ChangeService } from '../../src/gen/jeex/persistence/v1/change_service_pb.js';
@@ -9,7 +10,8 @@ import { DocumentService } from '../../src/gen/jeex/persistence/v1/document_serv
 import { ExportService } from '../../src/gen/jeex/persistence/v1/export_service_pb.js';
 import { ProjectService, Role } from '../../src/gen/jeex/persistence/v1/project_service_pb.js';
 import { UserService } from '../../src/gen/jeex/persistence/v1/user_service_pb.js';
-import { createLog } from '../../src/log.ts';
+import { createLog, type Logger } from '../../src/log.ts';
+import { loadRing } from '../../src/sealing/ring.ts';
 import { startService } from '../../src/service.ts';
 import { NO_ACCESS_LOG } from './access.ts';
 import { clientOf, openChannel } from './client.ts';
@@ -42,6 +44,12 @@ interface ServiceOptions {
   readonly appUrl?: (db: TestDatabase) => string;
   /** Instead of a database of its own. */
   readonly db?: TestDatabase;
+  /** Instead of none. */
+  readonly accessLog?: AccessLog;
+  /** Instead of one that writes to standard error, silent unless TEST_LOG_LEVEL is set. */
+  readonly log?: Logger;
+  /** What its clients send with every call. */
+  readonly headers?: Readonly<Record<string, string>>;
 }
 
 /** What the services of tests seal with. */
@@ -64,11 +72,11 @@ export const useService = async (options: ServiceOptions = {}): Promise<TestServ
   const service = await startService({
     config,
     databaseUrl: appUrl,
-    pageTokenSecret: randomBytes(32),
-    accessLog: NO_ACCESS_LOG,
-    log: createLog(config.logLevel),
+    ring: loadRing(config.encryptionKeys, null),
+    accessLog: options.accessLog ?? NO_ACCESS_LOG,
+    log: options.log ?? createLog(config.logLevel),
   });
-  const channel = openChannel(service.addresses.grpc);
+  const channel = openChannel(service.addresses.grpc, options.headers);
   let stopped: Promise<void> | undefined;
   const stop = () => {
     stopped ??= service.stop().finally(() => channel.close());

@@ -2,6 +2,7 @@ import { createHmac, randomBytes } from 'node:crypto';
 import { Client } from 'pg';
 import { type Embedded, startEmbedded } from '../../src/db/embedded.ts';
 import { migrate } from '../../src/db/migrator.ts';
+import { LOGINS, type Login } from '../../src/db/role-table.ts';
 import { bootstrap } from '../../src/db/roles.ts';
 import { CLUSTER_VARIABLE, type TestCluster } from './postgres.ts';
 
@@ -16,10 +17,10 @@ export async function globalSetup(): Promise<void> {
   try {
     if (!given) embedded = await startEmbedded({ dataDir: '', ephemeral: true, log: { info: () => {} } });
     const adminUrl = embedded?.adminUrl ?? (given as string);
-    const passwords = embedded?.secrets ?? passwordsOf(adminUrl);
+    const passwords = passwordsOf(adminUrl);
     const template = `jeex_template_${randomBytes(4).toString('hex')}`;
     const { ownerUrl } = await bootstrap(adminUrl, { database: template, passwords });
-    cluster = { adminUrl, template, passwords: { owner: passwords.owner, app: passwords.app } };
+    cluster = { adminUrl, template, passwords };
     await migrate(ownerUrl, { mode: 'auto' });
     process.env[CLUSTER_VARIABLE] = JSON.stringify(cluster);
   } catch (error) {
@@ -39,7 +40,7 @@ export async function globalTeardown(): Promise<void> {
 }
 
 /** The same for every run on one server, since its roles are shared by runs at the same time. */
-function passwordsOf(adminUrl: string): { owner: string; app: string } {
+function passwordsOf(adminUrl: string): Record<Login, string> {
   const derive = (role: string) => createHmac('sha256', adminUrl).update(role).digest('hex');
-  return { owner: derive('owner'), app: derive('app') };
+  return Object.fromEntries(LOGINS.map((login) => [login, derive(login)])) as Record<Login, string>;
 }

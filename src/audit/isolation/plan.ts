@@ -30,11 +30,13 @@ const CONDITIONS = [
   'One-Time Filter',
 ];
 const SCOPE = 'scope.project_id';
+/** The fence's own condition, which ties whatever stands below it to the scope, whether that asks for its project or not. */
+const FENCE = '(scope.project_id IS NOT NULL)';
 
-/** Where a node stands: behind an entered project, tied to it by a condition above, below a node that keeps rows. */
+/** Where a node stands: behind an entered project, below the fence, below a node that keeps rows. */
 interface Place {
   readonly entered: boolean;
-  readonly tied: boolean;
+  readonly fenced: boolean;
   readonly keeper: string | null;
 }
 
@@ -50,16 +52,16 @@ const entersProject = (node: PlanNode): boolean => node['Function Name'] === 'en
 /**
  * What is wrong with how a plan reads tenant tables: one line for each scan that could run before the project was entered,
  * or whose rows could be kept for the next caller. Empty when every scan stands on the inner side of a nested loop that
- * enters the project, and whatever keeps rows in between depends on the scope.
+ * enters the project, below the fence's condition, and whatever keeps rows in between depends on the scope.
  */
 export const planFaults = (plan: PlanNode, tenant: ReadonlySet<string>): string[] => {
   const faults: string[] = [];
   const walk = (node: PlanNode, place: Place) => {
     const table = node['Relation Name'];
     const bound = conditions(node).includes(SCOPE);
-    const tied = place.tied || (place.entered && bound);
+    const fenced = place.fenced || (place.entered && conditions(node).includes(FENCE));
     if (table !== undefined && tenant.has(table)) {
-      if (!tied) faults.push(`${table} is scanned outside the fence (${node['Node Type']})`);
+      if (!fenced) faults.push(`${table} is scanned outside the fence (${node['Node Type']})`);
       else if (place.keeper !== null && !bound) faults.push(`${table} is kept by ${place.keeper} whoever asks`);
     }
     const [outer, inner] = node['Node Type'] === 'Nested Loop' ? children(node) : [];
@@ -69,9 +71,9 @@ export const planFaults = (plan: PlanNode, tenant: ReadonlySet<string>): string[
       // A hashed SubPlan is built once, as an InitPlan is.
       const once = /^(Init|Sub)Plan$/.test(child['Parent Relationship'] ?? '') ? 'a sub-select' : null;
       const keeper = once ?? keeps ?? (enters ? null : place.keeper);
-      walk(child, { entered: place.entered || enters, tied, keeper });
+      walk(child, { entered: place.entered || enters, fenced, keeper });
     }
   };
-  walk(plan, { entered: false, tied: false, keeper: null });
+  walk(plan, { entered: false, fenced: false, keeper: null });
   return faults;
 };

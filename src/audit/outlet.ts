@@ -1,0 +1,173 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Logger } from 'pino';
+import { droppedLine, refusedLine } from './line.ts';
+import type { Target } from './target.ts';
+
+/** What waits to be written, in bytes: from here on there is no room, until half of it has left. */
+const CAPACITY = 4 * 1024 * 1024;
+/** What the calls that are in flight when calls are refused may add, in bytes: some 30 000 records. */
+const RESERVE = 12 * 1024 * 1024;
+/** How long, in milliseconds, a line waits for others to be written with. */
+const GATHER_MS = 10;
+/** When a target that could take nothing is tried again, in milliseconds. */
+const AGAIN_MS = 20;
+/** When a target that failed is tried again, in milliseconds. */
+const RETRY_MS = 500;
+/** How long, in milliseconds, the last lines may take at the end. */
+const CLOSE_MS = 1000;
+
+export interface OutletOptions {
+  readonly target: Target;
+  /** What happens when there is no room: records are dropped, or calls are refused. */
+  readonly full: 'drop' | 'refuse';
+  /** Hears when records cannot be written, and when they can again. */
+  readonly log: Logger;
+}
+
+/** Writes lines beside the work: nothing waits for it, and what it holds is bounded. */
+export interface Outlet {
+  /** Whether there is no room. */
+  readonly full: boolean;
+  /** Takes a line that stands for so many calls; without room for it they are counted. */
+  write(line: string, calls: number): void;
+  /** Counts a call that was refused because there is no room. */
+  refuse(): void;
+  /** Writes what is left, for a second at most, and closes the target. */
+  close(): Promise<void>;
+}
+
+interface Chunk {
+  text: string;
+  bytes: number;
+  calls: number;
+}
+
+export const createOutlet = ({ target, full: policy, log }: OutletOptions): Outlet => {
+  const limit = policy === 'drop' ? CAPACITY : CAPACITY + RESERVE;
+  const chunks: Chunk[] = [];
+  let bytesHeld = 0;
+  let callsHeld = 0;
+  let full = false;
+  let failing = false;
+  let dropped = 0;
+  let refused = 0;
+  let gathering: NodeJS.Timeout | null = null;
+  let pumping: Promise<void> | null = null;
+  let closed = false;
+
+  const add = (line: string, calls: number) => {
+    const text = `${line}\n`;
+    const bytes = Buffer.byteLength(text);
+    const last = chunks.at(-1);
+    if (last && last.bytes + bytes <= target.chunkBytes) {
+      last.text += text;
+      last.bytes += bytes;
+      last.calls += calls;
+    } else {
+      chunks.push({ text, bytes, calls });
+    }
+    bytesHeld += bytes;
+    callsHeld += calls;
+    if (!pumping) gathering ??= setTimeout(pump, GATHER_MS);
+  };
+
+  const fill = () => {
+    full = true;
+    log.warn(
+      { bytes: bytesHeld },
+      policy === 'drop'
+        ? 'access records are not taken off: from now on they are dropped and counted'
+        : 'access records are not taken off: from now on calls are refused',
+    );
+  };
+
+  const tellLosses = () => {
+    if (dropped > 0) add(droppedLine(dropped), 0);
+    if (refused > 0) add(refusedLine(refused), 0);
+    dropped = 0;
+    refused = 0;
+  };
+
+  const empty = () => {
+    full = false;
+    log.warn({ dropped, refused }, 'access records flow again');
+    tellLosses();
+  };
+
+  const fail = (error: unknown): number => {
+    if ((error as NodeJS.ErrnoException).code === 'EAGAIN') return AGAIN_MS;
+    if (!failing) log.error({ err: error }, 'access records cannot be written; it is tried again');
+    failing = true;
+    return RETRY_MS;
+  };
+
+  const passed = (bytes: number) => {
+    if (failing) log.warn('access records are written again');
+    failing = false;
+    bytesHeld -= bytes;
+    if (full && bytesHeld <= CAPACITY / 2) empty();
+  };
+
+  const writeChunk = async (chunk: Chunk) => {
+    let rest = Buffer.from(chunk.text);
+    while (rest.length > 0 && !closed) {
+      try {
+        const taken = await target.write(rest);
+        rest = rest.subarray(taken);
+        passed(taken);
+      } catch (error) {
+        await sleep(fail(error), undefined, { ref: false });
+      }
+    }
+  };
+
+  const writeAll = async () => {
+    for (let chunk = chunks.shift(); chunk && !closed; chunk = chunks.shift()) {
+      await writeChunk(chunk);
+      if (!closed) callsHeld -= chunk.calls;
+    }
+    pumping = null;
+  };
+
+  const pump = () => {
+    if (gathering) clearTimeout(gathering);
+    gathering = null;
+    pumping ??= Promise.resolve().then(writeAll);
+    return pumping;
+  };
+
+  /** Waits until all is written, but not for ever. */
+  const drain = async () => {
+    const done = new AbortController();
+    const late = sleep(CLOSE_MS, undefined, { signal: done.signal }).catch(() => {});
+    await Promise.race([pump(), late]);
+    done.abort();
+  };
+
+  return {
+    get full() {
+      return full;
+    },
+    write: (line, calls) => {
+      if (closed) return;
+      if (!full && bytesHeld + line.length > CAPACITY) fill();
+      const room = policy === 'drop' ? !full : bytesHeld + line.length <= limit;
+      if (room) add(line, calls);
+      else dropped += calls;
+    },
+    refuse: () => {
+      refused += 1;
+    },
+    close: async () => {
+      const lost = { dropped, refused };
+      tellLosses();
+      await drain();
+      closed = true;
+      if (bytesHeld > 0) {
+        lost.dropped += callsHeld;
+        log.error(lost, 'access records are lost: they could not be written before the end');
+      }
+      await target.close();
+    },
+  };
+};

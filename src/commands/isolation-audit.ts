@@ -1,0 +1,98 @@
+import { readFileSync } from 'node:fs';
+import { type ChannelCredentials, credentials } from '@grpc/grpc-js';
+import { type AuditOptions, auditIsolation } from '../audit/isolation/audit.ts';
+import { GROUPS, type Group } from '../audit/isolation/check.ts';
+import { documentOf, type Site, tellResults, verdictOf } from '../audit/isolation/report.ts';
+import { startTemporary } from '../audit/isolation/temporary.ts';
+import type { Signer } from '../audit/isolation/tokens.ts';
+import { readKey } from '../auth/development.ts';
+import { loadConfig } from '../config.ts';
+import { provideDatabase } from '../db/provide.ts';
+import { formatAddress, parseAddress } from '../rpc/listen.ts';
+import { untilInterrupted } from './interrupt.ts';
+import { readConfig } from './token.ts';
+
+export interface IsolationAuditOptions {
+  /** The gRPC address of a running service; absent: one is started, and ended with the audit. */
+  readonly address?: string;
+  /** A file with the private key (JWK) that signs the audit's tokens. */
+  readonly key?: string;
+  /** Files in PEM: who signed the service's certificate; the audit's own certificate and its key. */
+  readonly ca?: string;
+  readonly cert?: string;
+  readonly certKey?: string;
+  readonly only?: readonly Group[];
+  /** False leaves the timings out. */
+  readonly timings: boolean;
+  /** Calls under load; 0 leaves it out. */
+  readonly load: number;
+  readonly json?: boolean;
+}
+
+const print = (line: string): void => void process.stdout.write(`${line}\n`);
+const note = (line: string): void => void process.stderr.write(`${line}\n`);
+
+type Target = Pick<AuditOptions, 'address' | 'credentials' | 'databaseUrl' | 'signer' | 'exclusive'> & { site: Site };
+
+const readPem = (path: string | undefined): Buffer | null => (path === undefined ? null : readFileSync(path));
+
+const channelOf = ({ ca, cert, certKey }: IsolationAuditOptions): ChannelCredentials =>
+  ca === undefined ? credentials.createInsecure() : credentials.createSsl(readPem(ca), readPem(certKey), readPem(cert));
+
+const signerOf = ({ key }: IsolationAuditOptions): Signer | null => {
+  if (key === undefined) return null;
+  const { issuer, audience } = readConfig().auth;
+  return { key: readKey(key), issuer, audience: audience[0] ?? '' };
+};
+
+const findTarget = async (
+  options: IsolationAuditOptions,
+  opened: AsyncDisposableStack,
+  signal: AbortSignal,
+): Promise<Target> => {
+  if (options.address === undefined) {
+    const { database, ...temporary } = await startTemporary(opened, signal);
+    const site = { service: `a temporary service at ${temporary.address}`, database };
+    return { ...temporary, credentials: credentials.createInsecure(), exclusive: true, site };
+  }
+  const address = formatAddress(parseAddress(options.address));
+  const config = loadConfig(process.env, 'command');
+  const database = await provideDatabase(config, { share: true, log: { info: note }, signal });
+  opened.defer(() => database.stop());
+  return {
+    address,
+    credentials: channelOf(options),
+    databaseUrl: database.appUrl,
+    signer: signerOf(options),
+    exclusive: false,
+    site: { service: `the service at ${address}`, database: database.note },
+  };
+};
+
+const groupsOf = ({ only = GROUPS, timings }: IsolationAuditOptions): readonly Group[] =>
+  only.filter((group) => timings || group !== 'timings');
+
+/**
+ * Proves that no project's rows reach who is no member, on a running service and its database, or on temporary ones. The exit
+ * code is 1 when a check does not hold.
+ * @throws Error when the service or the database cannot be used
+ */
+export async function isolationAudit(options: IsolationAuditOptions): Promise<void> {
+  await untilInterrupted(async (signal) => {
+    await using opened = new AsyncDisposableStack();
+    const { site, ...target } = await findTarget(options, opened, signal);
+    if (!options.json) print(`Isolation audit of ${site.service}\nand its database, ${site.database}`);
+    const began = performance.now();
+    const report = await auditIsolation({
+      ...target,
+      groups: groupsOf(options),
+      load: options.load,
+      signal,
+      tell: options.json ? () => {} : tellResults(print),
+      progress: (done) => note(`${done} of ${options.load} calls`),
+    });
+    const seconds = Math.round((performance.now() - began) / 100) / 10;
+    print(options.json ? documentOf(site, report, seconds) : verdictOf(report, seconds));
+    if (!report.ok) process.exitCode = 1;
+  });
+}

@@ -1,0 +1,10 @@
+import { pipeline } from 'node:stream/promises';
+
+/** Writes a long result to standard output as it comes, no faster than it is read; a reader may stop (`| head`). */
+export async function writeOut(chunks: AsyncIterable<string>, signal: AbortSignal): Promise<void> {
+  try {
+    await pipeline(chunks, process.stdout, { end: false, signal });
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EPIPE') throw error;
+  }
+}

@@ -1,0 +1,59 @@
+import { randomBytes } from 'node:crypto';
+import type { Database } from '../db/pool.ts';
+import { secretUnder } from './identity.ts';
+import type { KeyRing } from './ring.ts';
+import * as statements from './sql.ts';
+
+const SECRET_BYTES = 32;
+
+/** A round registers the key, or finds that another process was first with the secret, or with the key. */
+const ROUNDS = 4;
+
+/**
+ * The database's secret: one for its life, the same for every replica, whatever keys seal it. A new database gets one. The
+ * key that seals is registered, so that from now on no service starts without it; the others seal nothing new.
+ * @throws Error saying which key is missing, wrong or retired, and what to do
+ */
+export const openSecret = async (db: Database, ring: KeyRing): Promise<Buffer> => {
+  const [sealing] = ring.ids;
+  for (let round = 0; round < ROUNDS; round += 1) {
+    const rows = await db.run(statements.sealingKeys, {});
+    const secret = openedBy(ring, rows);
+    if (secret !== null && rows.some(({ key_id }) => key_id === sealing)) return secret;
+    const envelope = ring.seal(secret ?? randomBytes(SECRET_BYTES), secretUnder(sealing));
+    await db.run(statements.registerKey, { key_id: sealing, secret: envelope, first: secret === null });
+  }
+  throw new Error('the keys of the database are being changed while this starts: start again');
+};
+
+/** The secret that every row holds; null without rows. */
+const openedBy = (ring: KeyRing, rows: readonly statements.KeyRow[]): Buffer | null => {
+  const missing = rows.filter(({ key_id }) => !ring.ids.includes(key_id)).map(({ key_id }) => key_id);
+  if (missing.length > 0) {
+    throw new Error(
+      `the key ring lacks ${missing.length === 1 ? 'key' : 'keys'} ${missing.join(', ')}, which this database is sealed with: ` +
+        'add what is missing to ENCRYPTION_KEYS; a key may go once `jeex-persistence keys rotate` has said so',
+    );
+  }
+  const [secret = null, ...others] = rows.map((row) => openRow(ring, row));
+  if (secret !== null && others.some((other) => !other.equals(secret))) {
+    throw new Error('the rows of sealing_keys hold different secrets: restore the table from a backup');
+  }
+  if (rows.some(({ key_id, retired }) => retired && key_id === ring.ids[0])) {
+    throw new Error(
+      `key ${ring.ids[0]} was retired by \`jeex-persistence keys rotate\`: put the new key first in ENCRYPTION_KEYS`,
+    );
+  }
+  return secret;
+};
+
+const openRow = (ring: KeyRing, { key_id, secret }: statements.KeyRow): Buffer => {
+  try {
+    return ring.open(secret, secretUnder(key_id));
+  } catch (cause) {
+    const message =
+      `key ${key_id} of the key ring is not the key ${key_id} this database was sealed with: ` +
+      'configure the one it was; a new key needs a new id';
+    throw new Error(message, { cause });
+  }
+};

@@ -1,0 +1,26 @@
+import { execFile } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
+
+const ENTRY = fileURLToPath(new URL('../../src/jeex-persistence.js', import.meta.url));
+
+/** How a command ended, and what it said. */
+export interface Ended {
+  readonly code: number;
+  readonly out: string;
+  readonly err: string;
+}
+
+/** Runs a command to its end, as an operator would. @param input what it reads from standard input */
+export const runCommand = (
+  args: readonly string[],
+  env: Readonly<Record<string, string>>,
+  input = '',
+): Promise<Ended> =>
+  new Promise((resolve) => {
+    const options = { env: { PATH: process.env.PATH, ...env }, timeout: 60_000 };
+    const child = execFile(process.execPath, [ENTRY, ...args], options, (error, out, err) =>
+      resolve({ code: error === null ? 0 : Number(error.code), out, err }),
+    );
+    // A command that does not read its input may have ended first.
+    child.stdin?.on('error', () => {}).end(input);
+  });
