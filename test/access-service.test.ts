@@ -4,9 +4,10 @@ import { existsSync, statSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
+import { DatabaseService } from '../src/gen/jeex/persistence/v1/database_service_pb.js';
 import { UserService } from '../src/gen/jeex/persistence/v1/user_service_pb.js';
 import { type Line, newRecord, parseLines, useAccessLog, useFolder, usePipe } from './support/access.ts';
-import { openChannel } from './support/client.ts';
+import { clientOf, openChannel } from './support/client.ts';
 import { encode, refusedGrpc, sendGrpc, until, useEcho } from './support/echo.ts';
 import { type TestDatabase, useTestDatabase } from './support/postgres.ts';
 import { clientsOn, ENCRYPTION_KEY, newUser } from './support/service.ts';
@@ -116,14 +117,18 @@ describe('the service as it is run', { concurrency: true }, () => {
     assert.deepEqual(lines().map(isCall), [true]);
   });
 
-  it('puts them into a file where one is configured', async () => {
+  it('puts them into a file where one is configured, also those that its end cuts off', async () => {
     const file = join(await useFolder(), 'access.log');
     const service = await spawnService({ ...databaseOf(await useTestDatabase()), ACCESS_LOG: file });
     const lines = linesOnStdout(service);
-    await callOnce(service);
+    const channel = openChannel(service.grpc);
+    const watch = clientOf(DatabaseService, channel).watchHealth()[Symbol.asyncIterator]();
+    await watch.next();
     service.process.kill('SIGTERM');
     assert.equal(await service.exited, 0);
-    assert.deepEqual(parseLines(await readFile(file, 'utf8')).map(isCall), [true]);
+    channel.close();
+    const results = parseLines(await readFile(file, 'utf8')).map(({ result }) => result);
+    assert.deepEqual(results, ['OPENED', 'SHUTTING_DOWN']);
     assert.deepEqual(lines(), []);
   });
 

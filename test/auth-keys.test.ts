@@ -113,14 +113,14 @@ describe('keys in a file', () => {
 
 describe('keys behind a URL', () => {
   const serve = async () => {
-    const state = { status: 200, body: '', headers: {} as Record<string, string>, asked: 0 };
-    const server = createServer((_, response) => {
+    const state = { status: 200, body: keySetOf([issuer.key]), asked: 0 };
+    const server = createServer(({ url }, response) => {
       state.asked += 1;
-      response.writeHead(state.status, state.headers).end(state.body);
+      if (url === '/elsewhere') response.end(state.body);
+      else response.writeHead(state.status, { location: '/elsewhere' }).end(state.body);
     });
     await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
     after(() => server.close().closeAllConnections());
-    state.body = keySetOf([issuer.key]);
     return { state, url: `http://127.0.0.1:${(server.address() as AddressInfo).port}/jwks?tenant=secret` };
   };
 
@@ -129,12 +129,13 @@ describe('keys behind a URL', () => {
     const authenticator = await useAuthenticator(issuer, { ...RARELY, cooldownMs: 0 }, url);
     const next = await makeKey();
     const [old, fresh] = [await issuer.token(), await issuer.token({}, next)];
-    for (const broken of [{ status: 503 }, { status: 302, headers: { location: url } }, { body: '<html>' }]) {
-      Object.assign(state, { status: 200, headers: {}, ...broken });
+    const good = keySetOf([next]);
+    for (const broken of [{ status: 503 }, { status: 302 }, { body: '<html>' }]) {
+      Object.assign(state, { status: 200, body: good, ...broken });
       assert.match(String(await ask(authenticator, fresh)), /not \(or no longer\)/);
       assert.equal(typeof (await ask(authenticator, old)), 'object');
     }
-    Object.assign(state, { status: 200, headers: {}, body: keySetOf([next]) });
+    Object.assign(state, { status: 200, body: good });
     assert.equal(typeof (await ask(authenticator, fresh)), 'object');
     assert.match(String(await ask(authenticator, old)), /not \(or no longer\)/);
     assert.deepEqual(

@@ -18,7 +18,9 @@ import { after, suite, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { Client } from 'pg';
+import { loadConfig } from '../src/config.ts';
 import { startEmbedded } from '../src/db/embedded.ts';
+import { provideDatabase } from '../src/db/provide.ts';
 
 const SERVICE = fileURLToPath(new URL('support/embedded-service.ts', import.meta.url));
 const isRoot = process.getuid?.() === 0;
@@ -80,7 +82,16 @@ suite('the embedded PostgreSQL', () => {
   test('is a real PostgreSQL 18 on loopback, with checksums, a fixed locale and no content in its log', async () => {
     const folder = newFolder();
     const server = await start(folder);
-    const names = ['server_version', 'data_checksums', 'fsync', 'listen_addresses', 'log_error_verbosity', 'TimeZone'];
+    const names = [
+      'server_version',
+      'data_checksums',
+      'fsync',
+      'listen_addresses',
+      'log_error_verbosity',
+      'log_parameter_max_length',
+      'shared_preload_libraries',
+      'TimeZone',
+    ];
     const [settings] = await query(
       server.adminUrl,
       `select ${names.map((name) => `current_setting('${name}')`).map((call, i) => `${call} as s${i}`)},
@@ -88,7 +99,7 @@ suite('the embedded PostgreSQL', () => {
     );
     const [version, ...others] = Object.values(settings ?? {});
     assert.match(String(version), /^18\./);
-    assert.deepEqual(others, ['on', 'on', '127.0.0.1', 'terse', 'UTC', 'b C.UTF-8']);
+    assert.deepEqual(others, ['on', 'on', '127.0.0.1', 'terse', '0', 'pg_stat_statements', 'UTC', 'b C.UTF-8']);
     await assert.rejects(query(server.adminUrl, "select 'private'::int"));
     await assert.rejects(query(server.adminUrl.replace(/:[0-9a-f]{64}@/, ':wrong@'), 'select 1'), { code: '28P01' });
     assert.doesNotMatch(readFileSync(join(folder, 'postgres.log'), 'utf8'), /select/);
@@ -107,10 +118,45 @@ suite('the embedded PostgreSQL', () => {
     );
     assert.deepEqual(await query(first.adminUrl, 'select * from kept'), [{ answer: 42 }]);
     await Promise.all([first.stop(), first.stop()]);
+    // As release 0.1.0 left them, which had no key ring.
+    const { encryption, ...rest } = first.secrets;
+    writeFileSync(join(folder, 'secrets.json'), JSON.stringify({ ...rest, pageToken: 'x' }));
     const second = await start(folder);
+    assert.equal(second.secrets.superuser, first.secrets.superuser);
+    assert.match(second.secrets.encryption, /^1:[0-9a-f]{64}$/);
+    assert.notEqual(second.secrets.encryption, encryption);
+    assert.deepEqual(
+      JSON.parse(readFileSync(join(folder, 'secrets.json'), 'utf8')).encryption,
+      second.secrets.encryption,
+    );
     assert.deepEqual(await query(second.adminUrl, 'select * from kept'), [{ answer: 42 }]);
     await second.stop();
     await nothingRuns(folder);
+  });
+
+  test('is shared with a command while a service uses it, and started for one otherwise', async () => {
+    const config = loadConfig({ DATA_DIR: newFolder() }, 'command');
+    const log = { info: () => {} };
+    const service = await provideDatabase(config, { log });
+    const command = await provideDatabase(config, { share: true, log });
+    for (const name of ['appUrl', 'migrationUrl', 'adminUrl'] as const) assert.equal(command[name], service[name]);
+    await command.stop();
+    for (const [url, role] of [
+      [service.appUrl, 'jeex_app'],
+      [service.migrationUrl, 'jeex_owner'],
+      [service.adminUrl, 'postgres'],
+    ] as const) {
+      assert.deepEqual(await query(url ?? '', 'select current_user::text, current_database()::text'), [
+        { current_user: role, current_database: 'jeex' },
+      ]);
+    }
+    const elsewhere = service.appUrl.replace(/\/jeex$/, '/postgres');
+    await assert.rejects(query(elsewhere, 'select 1'), { code: '42501' }, 'other databases are closed to the roles');
+    await service.stop();
+    const alone = await provideDatabase(config, { share: true, log });
+    assert.equal((await query(alone.appUrl, 'select 1')).length, 1);
+    await alone.stop();
+    await nothingRuns(config.dataDir);
   });
 
   test('ends with a service that is killed, and the next one starts at once', async () => {

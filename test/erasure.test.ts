@@ -5,12 +5,15 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe, it } from 'node:test';
 import { verifyChain } from '../src/changes/verify.ts';
+import { down, migrate } from '../src/db/migrator.ts';
 import { createDatabase } from '../src/db/pool.ts';
+import { ChangeKind } from '../src/gen/jeex/persistence/v1/change_service_pb.js';
 import { parseLedger } from '../src/users/ledger.ts';
+import { allChanges } from './support/changes.ts';
 import { runCommand } from './support/command.ts';
 import { startRun } from './support/executions.ts';
 import { append, newExport } from './support/exports.ts';
-import { connectAs, useOwner } from './support/postgres.ts';
+import { connectAs, useOwner, useTestDatabase } from './support/postgres.ts';
 import { ENCRYPTION_KEY, newProject, newUser, useService } from './support/service.ts';
 
 const service = await useService();
@@ -104,6 +107,27 @@ describe('erasing a user', () => {
   });
 });
 
+describe('a database of before the ledger', () => {
+  it('has its erased users in the ledger, and no samples of addresses, once it is migrated', async () => {
+    const { ownerUrl, adminUrl } = await useTestDatabase();
+    await down(ownerUrl, 11);
+    const earlier = await connectAs(adminUrl);
+    await earlier.query(`insert into users (email, name, caller, correlation_id)
+      select i || '@before.example', 'Name ' || i, 'x', gen_random_uuid() from generate_series(1, 10) i`);
+    const { rows } = await earlier.query(`update users set email = null, name = null, delete_time = now()
+      where email = '1@before.example' returning id as user_id, delete_time as erase_time, caller, correlation_id`);
+    await earlier.query('analyze');
+    const samples = async () =>
+      (await earlier.query(`select attname from pg_stats where pg_stats::text like '%@before.example%'`)).rowCount;
+    assert.equal(await samples(), 2);
+    await migrate(ownerUrl, { mode: 'auto' });
+    assert.equal(await samples(), 0);
+    assert.deepEqual((await earlier.query('select * from erasures')).rows, rows);
+    await earlier.query('analyze');
+    assert.equal(await samples(), 0);
+  });
+});
+
 describe('the ledger of erasures', () => {
   /** Puts a user back as a restore from before its erasure would: live, and the sole owner of a project. */
   const restore = async (id: string, projectId: string): Promise<void> => {
@@ -146,6 +170,8 @@ describe('the ledger of erasures', () => {
     const db = await createDatabase({ url: service.db.appUrl, size: 1 });
     t.after(() => db.end());
     assert.equal((await verifyChain(db, projectId, { kept: new Map() })).verdict.faultCount, 0);
+    const left = (await allChanges(service, projectId)).at(-1);
+    assert.deepEqual([left?.kind, left?.resourceId, left?.caller], [ChangeKind.MEMBER_REMOVED, back, 'erasures apply']);
 
     const lines = (await command(['erasures', 'list'])).out;
     assert.match(lines, new RegExp(`^${back} \\d{4}-\\d\\d-\\d\\dT[0-9:.]+\\+00:00 erasures apply$`, 'm'));

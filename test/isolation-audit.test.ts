@@ -175,6 +175,14 @@ describe('the audit fails when', () => {
       assert.ok(faults.some((fault) => /AppendVersion answers viewer: OK, not ROLE_REQUIRED/.test(fault)));
     });
 
+    it('locks the project before it asks who comes', async () => {
+      const members = /\(actor is null or exists \([^)]*\)\)/;
+      const { rows } = await owner.query(`select pg_get_functiondef('enter_project'::regproc) as text`);
+      const [part = ''] = members.exec(rows[0].text) ?? [];
+      const faults = await whileBroken(['membership'], ...(await replaced(part, 'true')));
+      assert.ok(faults.some((fault) => fault.endsWith('stranger of the project locks the project')));
+    });
+
     it('leaves the scope to who was refused', async () => {
       const left = await replaced(`perform set_config('jeex.project_id', '', true)`, 'null');
       const faults = await whileBroken(['membership'], ...left);

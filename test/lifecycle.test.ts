@@ -6,10 +6,14 @@ import { bootstrap } from '../src/db/roles.ts';
 import { Health, HealthCheckResponse_ServingStatus as Serving } from '../src/gen/grpc/health/v1/health_pb.js';
 import { clientOf, openChannel } from './support/client.ts';
 import { connectAs, type TestDatabase, testCluster, useTestDatabase } from './support/postgres.ts';
-import { clientsOn, newUser } from './support/service.ts';
+import { clientsOn, ENCRYPTION_KEY, newUser } from './support/service.ts';
 import { spawnService } from './support/spawned.ts';
 
-const environment = (db: TestDatabase) => ({ DATABASE_URL: db.appUrl, MIGRATION_DATABASE_URL: db.ownerUrl });
+const environment = (db: TestDatabase) => ({
+  DATABASE_URL: db.appUrl,
+  MIGRATION_DATABASE_URL: db.ownerUrl,
+  ENCRYPTION_KEYS: ENCRYPTION_KEY,
+});
 
 const useClients = (address: string) => {
   const channel = openChannel(address);
@@ -99,7 +103,7 @@ describe('a start that cannot be', () => {
     [
       'an address that others reach, without authentication',
       { GRPC_LISTEN: '0.0.0.0:0' },
-      /GRPC_LISTEN.*loopback.*authentication/s,
+      /GRPC_LISTEN.*loopback.*AUTH_JWKS/s,
     ],
     ['several mistakes at once', { POOL_SIZE: 'many', LOG_LEVEL: 'loud' }, /POOL_SIZE(.|\n)*LOG_LEVEL/],
     [
@@ -107,6 +111,7 @@ describe('a start that cannot be', () => {
       {
         DATABASE_URL: 'postgres://jeex_app:hidden-secret@127.0.0.1:1/jeex',
         MIGRATION_DATABASE_URL: 'postgres://jeex_owner:hidden-secret@127.0.0.1:1/jeex',
+        ENCRYPTION_KEYS: ENCRYPTION_KEY,
       },
       /ECONNREFUSED/,
     ],

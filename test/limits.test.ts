@@ -127,8 +127,10 @@ describe('at the default message size, with the largest data that can be written
     const light = await newUser(service, NAME);
     await service.users.updateUser({ user: { id: light, profile: LIGHT } });
     await admin.query(
-      `insert into users (email, name, profile, caller, correlation_id)
-       select repeat('ä', 200) || i || '@example.org', name, profile, caller, correlation_id from users, generate_series(1, ${MANY}) i
+      // An id that ends as theirs, since the profile is sealed for that.
+      `insert into users (id, email, name, profile, profile_mac, caller, correlation_id)
+       select id_ending(id), repeat('ä', 200) || i || '@example.org', name, profile, profile_mac, caller, correlation_id
+       from users, generate_series(1, ${MANY}) i
        where id = case when i % 20 = 0 then $1::uuid else $2 end`,
       [first, light],
     );

@@ -2,16 +2,17 @@ import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { after, suite, test } from 'node:test';
 import { Client } from 'pg';
+import { LOGINS, type Login, QUIET_LOG, ROLES } from '../src/db/role-table.ts';
 import { bootstrap, withDatabase, withLogin } from '../src/db/roles.ts';
-import { testCluster } from './support/postgres.ts';
+import { testCluster, useTestDatabase } from './support/postgres.ts';
 
 const { adminUrl, passwords } = testCluster();
 
-async function query(url: string, sql: string): Promise<Record<string, unknown>[]> {
+async function query<T extends object = Record<string, unknown>>(url: string, sql: string): Promise<T[]> {
   const client = new Client({ connectionString: url });
   await client.connect();
   try {
-    return (await client.query(sql)).rows;
+    return (await client.query<T>(sql)).rows;
   } finally {
     await client.end();
   }
@@ -46,14 +47,56 @@ suite('bootstrap', () => {
   });
 
   test('puts the limits on the roles', async () => {
-    const { appUrl, ownerUrl } = await bootstrap(adminUrl, { database: newDatabase(), passwords });
-    const names = ['search_path', 'statement_timeout', 'lock_timeout', 'transaction_timeout', 'jit', 'enable_memoize'];
-    const settings = (url: string) =>
-      query(url, `select ${names.map((name) => `current_setting('${name}') as ${name}`)}`);
-    const [app] = await settings(appUrl);
-    assert.deepEqual(Object.values(app ?? {}), ['jeex', '15s', '5s', '30s', 'off', 'off']);
-    const [owner] = await settings(ownerUrl);
-    assert.deepEqual(Object.values(owner ?? {}).slice(0, 4), ['jeex', '0', '5s', '0']);
+    const db = await useTestDatabase();
+    const LIMITS: Readonly<Record<Login, readonly string[]>> = {
+      //       statement, lock, idle in transaction, transaction, idle session, read only
+      owner: ['0', '5s', '5min', '0', '15min', 'off'],
+      app: ['15s', '5s', '30s', '30s', '0', 'off'],
+      readonly: ['1min', '5s', '1min', '5min', '15min', 'on'],
+      monitor: ['10s', '1s', '10s', '10s', '0', 'on'],
+      backup: ['0', '5min', '1h', '0', '0', 'off'],
+      pooler: ['5s', '1s', '5s', '5s', '0', 'on'],
+    };
+    const names = [
+      'statement_timeout',
+      'lock_timeout',
+      'idle_in_transaction_session_timeout',
+      'transaction_timeout',
+      'idle_session_timeout',
+      'default_transaction_read_only',
+    ];
+    const settings = async (login: Login, which: readonly string[]) => {
+      const [row] = await query(
+        db.urlAs(login),
+        `select ${which.map((name) => `current_setting('${name}') as ${name}`)}`,
+      );
+      return Object.values(row ?? {});
+    };
+    for (const login of LOGINS) assert.deepEqual(await settings(login, names), LIMITS[login], login);
+    assert.deepEqual(await settings('app', ['search_path', 'jit', 'enable_memoize']), ['jeex', 'off', 'off']);
+    const limited = await query(
+      adminUrl,
+      `select rolname::text as role, rolconnlimit as most from pg_roles where rolname like 'jeex%' and rolconnlimit >= 0
+       and rolname = any ('{${LOGINS.map((login) => `jeex_${login}`)}}') order by 1`,
+    );
+    assert.deepEqual(limited, [
+      { role: 'jeex_backup', most: 10 },
+      { role: 'jeex_monitor', most: 5 },
+      { role: 'jeex_readonly', most: 10 },
+    ]);
+  });
+
+  test('keeps content out of the server’s log by the roles themselves', async () => {
+    const db = await useTestDatabase();
+    for (const login of LOGINS) {
+      const [row] = await query<{ own: string[] }>(
+        db.urlAs(login),
+        `select (select setconfig from pg_db_role_setting where setrole = '"jeex_${login}"'::regrole and setdatabase = 0) as own`,
+      );
+      for (const [name, quiet] of Object.entries(QUIET_LOG)) {
+        assert.ok(row?.own.includes(`${name}=${quiet}`), `${login}: ${name}`);
+      }
+    }
   });
 
   test('lets the app create nothing and others not in', async () => {
@@ -76,11 +119,13 @@ suite('bootstrap', () => {
     const admin = `jeex_admin_${randomBytes(4).toString('hex')}`;
     const database = newDatabase();
     await query(adminUrl, `create role ${admin} login createdb createrole password 'administrator'`);
-    await query(adminUrl, `grant jeex_owner, jeex_app, jeex_system to ${admin} with admin option`);
+    await query(adminUrl, `grant ${ROLES.map(({ name }) => name)} to ${admin} with admin option`);
     try {
       const url = withLogin(adminUrl, new URL(adminUrl).pathname.slice(1), admin, 'administrator');
-      const { ownerUrl } = await bootstrap(url, { database, passwords });
+      const { ownerUrl, notes } = await bootstrap(url, { database, passwords });
       assert.equal((await query(ownerUrl, "select from pg_extension where extname = 'pgcrypto'")).length, 1);
+      assert.match(notes.join('\n'), /postgresql.conf.*log_error_verbosity = terse/);
+      assert.match(notes.join('\n'), /grant pg_monitor to jeex_monitor\n.*auth_query/s);
     } finally {
       await query(adminUrl, `drop database if exists "${database.replaceAll('"', '""')}" with (force)`);
       await query(adminUrl, `drop owned by ${admin} cascade; drop role ${admin}`);

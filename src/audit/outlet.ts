@@ -9,12 +9,14 @@ const CAPACITY = 4 * 1024 * 1024;
 const RESERVE = 12 * 1024 * 1024;
 /** How long, in milliseconds, a line waits for others to be written with. */
 const GATHER_MS = 10;
-/** When a target that could take nothing is tried again, in milliseconds. */
-const AGAIN_MS = 20;
+/** When a target that could take nothing is tried again, in milliseconds: soon at first, at most this much later. */
+const MAX_WAIT_MS = 100;
 /** When a target that failed is tried again, in milliseconds. */
 const RETRY_MS = 500;
-/** How long, in milliseconds, the last lines may take at the end. */
-const CLOSE_MS = 1000;
+/** At the end: after so long without anything taken, in milliseconds, the rest is given up, */
+const STALLED_MS = 1000;
+/** and so long, in milliseconds, it may take at most. */
+const CLOSE_MS = 10_000;
 
 export interface OutletOptions {
   readonly target: Target;
@@ -32,7 +34,7 @@ export interface Outlet {
   write(line: string, calls: number): void;
   /** Counts a call that was refused because there is no room. */
   refuse(): void;
-  /** Writes what is left, for a second at most, and closes the target. */
+  /** Writes what is left, while something takes it, and closes the target. */
   close(): Promise<void>;
 }
 
@@ -49,6 +51,7 @@ export const createOutlet = ({ target, full: policy, log }: OutletOptions): Outl
   let callsHeld = 0;
   let full = false;
   let failing = false;
+  let waits = 0;
   let dropped = 0;
   let refused = 0;
   let gathering: NodeJS.Timeout | null = null;
@@ -95,7 +98,7 @@ export const createOutlet = ({ target, full: policy, log }: OutletOptions): Outl
   };
 
   const fail = (error: unknown): number => {
-    if ((error as NodeJS.ErrnoException).code === 'EAGAIN') return AGAIN_MS;
+    if ((error as NodeJS.ErrnoException).code === 'EAGAIN') return Math.min(2 ** waits++, MAX_WAIT_MS);
     if (!failing) log.error({ err: error }, 'access records cannot be written; it is tried again');
     failing = true;
     return RETRY_MS;
@@ -104,6 +107,7 @@ export const createOutlet = ({ target, full: policy, log }: OutletOptions): Outl
   const passed = (bytes: number) => {
     if (failing) log.warn('access records are written again');
     failing = false;
+    waits = 0;
     bytesHeld -= bytes;
     if (full && bytesHeld <= CAPACITY / 2) empty();
   };
@@ -136,12 +140,16 @@ export const createOutlet = ({ target, full: policy, log }: OutletOptions): Outl
     return pumping;
   };
 
-  /** Waits until all is written, but not for ever. */
+  /** Waits until all is written, or nothing is taken any more. */
   const drain = async () => {
+    const end = performance.now() + CLOSE_MS;
     const done = new AbortController();
-    const late = sleep(CLOSE_MS, undefined, { signal: done.signal }).catch(() => {});
-    await Promise.race([pump(), late]);
-    done.abort();
+    pump().finally(() => done.abort());
+    let before: number;
+    do {
+      before = bytesHeld;
+      await sleep(STALLED_MS, undefined, { signal: done.signal }).catch(() => {});
+    } while (bytesHeld > 0 && bytesHeld !== before && performance.now() < end);
   };
 
   return {

@@ -45,9 +45,9 @@ const whyNot = (error: unknown): string => {
   return code === 'ENXIO' ? 'nobody reads this pipe' : (code ?? message);
 };
 
-/** What a pipe takes all or none of (PIPE_BUF), so that these lines and those of others there stay whole. */
-const PIPE_BYTES = 4096;
-const FILE_BYTES = 64 * 1024;
+const CHUNK_BYTES = 64 * 1024;
+/** What a pipe takes all or none of (PIPE_BUF), so that lines stay whole where the service's own log is written too. */
+const SHARED_CHUNK_BYTES = 4096;
 
 const writeTo = promisify(write);
 
@@ -55,7 +55,7 @@ const standardTarget = (name: 'stdout' | 'stderr'): Target => {
   // Node makes a pipe or a socket there non-blocking as soon as its stream is asked for.
   const { fd } = process[name];
   return {
-    chunkBytes: PIPE_BYTES,
+    chunkBytes: name === 'stderr' ? SHARED_CHUNK_BYTES : CHUNK_BYTES,
     write: async (bytes) => (await writeTo(fd, bytes)).bytesWritten,
     close: async () => {},
   };
@@ -91,7 +91,7 @@ const fileTarget = async (place: Place): Promise<Target> => {
   };
 
   return {
-    chunkBytes: opened.isFile() ? FILE_BYTES : PIPE_BYTES,
+    chunkBytes: CHUNK_BYTES,
     write: async (bytes) => {
       await follow();
       return (await handle.write(bytes)).bytesWritten;

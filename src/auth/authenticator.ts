@@ -19,7 +19,7 @@ export interface Authenticator {
 
 const MAX_HEADER_LENGTH = 'Bearer '.length + 8 * 1024;
 /** Callers that are remembered, of some 500 bytes each. */
-const CACHED_CALLERS = 10_000;
+const CACHED_CALLERS = 5_000;
 
 const BEARER = /^bearer +([\w~+/.-]+=*)$/i;
 

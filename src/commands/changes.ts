@@ -42,14 +42,15 @@ const progress = () => {
 };
 
 const thousands = (count: number): string => count.toLocaleString('en').replaceAll(',', ' ');
+const counted = (count: number, noun: string): string => `${thousands(count)} ${noun}${count === 1 ? '' : 's'}`;
 
 function describe(project: string, { verdict, head, headChain, earliest }: Walked): string {
   const { checked, faultCount, faults, unproven } = verdict;
   const whole = faultCount === 0;
   const place = `${head}=${headChain.toString('hex')}`;
-  const found = whole ? 'chain whole' : `chain broken, ${thousands(faultCount)} fault${faultCount === 1 ? '' : 's'}`;
+  const found = whole ? 'chain whole' : `chain broken, ${counted(faultCount, 'fault')}`;
   return [
-    `project ${project}: ${thousands(checked)} changes, ${found}, head ${place}`,
+    `project ${project}: ${counted(checked, 'change')}, ${found}, head ${place}`,
     ...faults.map(({ text }) => `  fault: ${text}`),
     ...(faultCount > faults.length ? [`  and ${thousands(faultCount - faults.length)} more`] : []),
     ...(earliest > 0n ? [`  changes up to revision ${earliest} are forgotten by compaction`] : []),

@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { open } from 'node:fs/promises';
 import { createInterface } from 'node:readline';
 import type { Client } from 'pg';
-import { type Applied, applyEntry, type Erasure, parseLedger, readLedger, vacuumErased } from '../users/ledger.ts';
+import { type Applied, applyEntry, type Erasure, parseLedger, readLedger } from '../users/ledger.ts';
 import { writeOut } from './output.ts';
 import { asOwner, tell } from './owner.ts';
 import { everyTwoSeconds } from './progress.ts';
@@ -28,7 +28,6 @@ export async function applyErasures({ file, json }: { file: string | undefined; 
   const ids = await parseLedger(lines);
   await asOwner(async ({ client, signal }) => {
     const counts = await applyAll(client, ids, signal);
-    if (counts.ERASED > 0) await vacuumErased(client);
     const { ERASED: erased, ALREADY_ERASED: alreadyErased, UNKNOWN: unknown } = counts;
     const told = json
       ? JSON.stringify({ erased, alreadyErased, unknown })

@@ -37,7 +37,9 @@ type Target = Pick<AuditOptions, 'address' | 'credentials' | 'databaseUrl' | 'si
 const readPem = (path: string | undefined): Buffer | null => (path === undefined ? null : readFileSync(path));
 
 const channelOf = ({ ca, cert, certKey }: IsolationAuditOptions): ChannelCredentials =>
-  ca === undefined ? credentials.createInsecure() : credentials.createSsl(readPem(ca), readPem(certKey), readPem(cert));
+  ca === undefined && cert === undefined
+    ? credentials.createInsecure()
+    : credentials.createSsl(readPem(ca), readPem(certKey), readPem(cert));
 
 const signerOf = ({ key }: IsolationAuditOptions): Signer | null => {
   if (key === undefined) return null;

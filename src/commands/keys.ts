@@ -43,15 +43,16 @@ const progress = () => {
     if (now - toldAt < PROGRESS_MS && rows < of) return;
     toldAt = now;
     const perSecond = bytes / Math.max((now - began) / 1000, 0.001);
-    tell(`${rows} of ${of} rows sealed again, ${mebibytes(bytes)}, ${mebibytes(perSecond)}/s`);
+    tell(`${rows} of ${of} rows sealed again, ${sized(bytes)}, ${sized(perSecond)}/s`);
   };
 };
 
-const mebibytes = (bytes: number): string => `${(bytes / 1024 / 1024).toFixed(1)} MiB`;
+const sized = (bytes: number): string =>
+  bytes < 1024 * 1024 ? `${(bytes / 1024).toFixed(1)} KiB` : `${(bytes / 1024 / 1024).toFixed(1)} MiB`;
 
 const describeRotated = ({ key, rows, bytes, removed }: Rotated): string =>
   [
-    `${rows} rows (${mebibytes(bytes)}) were sealed again; everything is under key ${key}`,
+    `${rows} rows (${sized(bytes)}) were sealed again; everything is under key ${key}`,
     `ENCRYPTION_KEYS needs key ${key} alone${removed.length > 0 ? `, and no longer ${removed.join(', ')}` : ''}`,
   ].join('\n');
 
@@ -59,6 +60,6 @@ function describeStatus({ keys, used }: KeyStatus): string {
   const nameOf = (key: number) => (key === 0 ? 'not sealed' : `key ${key}`);
   return [
     `a service needs: ${keys.map(({ key, retired }) => `key ${key}${retired ? ' (seals nothing new)' : ''}`).join(', ') || 'any key'}`,
-    ...used.map(({ column, key, rows, bytes }) => `  ${column}  ${nameOf(key)}  ${rows} rows  ${mebibytes(bytes)}`),
+    ...used.map(({ column, key, rows, bytes }) => `  ${column}  ${nameOf(key)}  ${rows} rows  ${sized(bytes)}`),
   ].join('\n');
 }

@@ -53,11 +53,14 @@ function describe({ version, latest, applied, pending, problems }: Status): stri
   ].join('\n');
 }
 
-/** Runs the work on the configured database or on the embedded one, which it starts and stops. */
+/**
+ * Runs the work on the configured database or on the embedded one, which it starts and stops. Looking is also possible while
+ * a service uses the embedded one.
+ */
 async function withDatabase(use: 'read' | 'write', work: (url: string) => Promise<void>): Promise<void> {
   const config = use === 'write' ? ownerConfig() : loadConfig(process.env, 'command');
   await untilInterrupted(async (signal) => {
-    const database = await provideDatabase(config, { log, signal });
+    const database = await provideDatabase(config, { share: use === 'read', log, signal });
     try {
       await work(database.migrationUrl);
     } finally {

@@ -29,12 +29,12 @@ const MAX_TTL_SECONDS = 365 * 86_400;
 /** Prints a token alone, and on standard error how to use it. @throws Error for a key that cannot be read or cannot sign */
 export async function printToken(options: TokenOptions, wrong: Wrong): Promise<void> {
   const grant = readGrant(options, wrong);
+  const now = Math.floor(Date.now() / 1000);
+  const exp = now + readTtl(options.ttl, wrong);
   const { config, auth } = readConfig();
   const { key, jwksFile } = options.key
     ? { key: readKey(options.key), jwksFile: auth.jwks }
     : await developmentKey(config.dataDir);
-  const now = Math.floor(Date.now() / 1000);
-  const exp = now + readTtl(options.ttl, wrong);
   const [aud] = auth.audience;
   const token = await mint(key, { iss: auth.issuer, aud, iat: now, exp, ...grant } as JWTPayload);
   const expires = new Date(exp * 1000).toISOString();

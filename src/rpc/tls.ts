@@ -81,7 +81,8 @@ export const openTls = async (config: TlsConfig, log: Logger, everyMs = LOOK_EVE
     protect: (server) => {
       servers.add(server);
       server.once('close', () => servers.delete(server));
-      server.on('tlsClientError', (error, socket) => refuseHandshake(log, error, socket));
+      // Before an HTTPS server closes the socket, which then no longer knows its peer.
+      server.prependListener('tlsClientError', (error, socket) => refuseHandshake(log, error, socket));
       if (config.clientCaFile === null) return;
       // Before the server's own listener, which then finds the connection closed.
       server.prependListener('secureConnection', (socket) => admit(log, socket, allowed));
@@ -158,12 +159,10 @@ const warnOfEnds = (log: Logger, { chain, authorities }: Certificates): void => 
 };
 
 const warnOfEnd = (log: Logger, variable: string, certificates: readonly X509Certificate[]): void => {
-  for (const { subject, validToDate } of certificates) {
-    const days = Math.floor((validToDate.getTime() - Date.now()) / DAY_MS);
+  for (const certificate of certificates) {
+    const days = Math.floor((certificate.validToDate.getTime() - Date.now()) / DAY_MS);
     if (days >= WARN_DAYS) continue;
-    log.warn(
-      { subject, ends: validToDate, days },
-      `${variable}: a certificate ${days < 0 ? 'has ended' : 'ends soon'}`,
-    );
+    const what = days < 0 ? 'has ended' : 'ends soon';
+    log.warn({ ...described(certificate), days }, `${variable}: a certificate ${what}`);
   }
 };

@@ -2,7 +2,7 @@ import type { Client } from 'pg';
 import { SEALED_COLUMNS } from './columns.ts';
 
 /** How many rows of a column are under a key. */
-export interface KeyUse {
+interface KeyUse {
   readonly column: string;
   readonly key: number;
   readonly rows: number;

@@ -43,10 +43,6 @@ export async function applyEntry(owner: Client, userId: string, correlationId: s
   return rows[0]?.applied ?? 'UNKNOWN';
 }
 
-/** What was erased stays on the disk as dead rows and in index pages until they are vacuumed. */
-export const vacuumErased = async (owner: Client): Promise<void> =>
-  void (await owner.query('vacuum (index_cleanup on) users, requests'));
-
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
 
 /**

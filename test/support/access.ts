@@ -1,7 +1,8 @@
 import { execFileSync } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
-import { constants, createReadStream, openSync, type ReadStream } from 'node:fs';
+import { constants, openSync } from 'node:fs';
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after } from 'node:test';
@@ -37,19 +38,22 @@ export const makePipe = (path: string): void => {
   execFileSync('/bin/sh', ['-c', 'mkfifo "$0"', path]);
 };
 
+const openToRead = (path: string): number => openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
+
 /** A pipe with a reader that reads nothing until it is told. */
 export const usePipe = (folder: string) => {
   const path = join(folder, randomUUID());
   makePipe(path);
-  const fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
+  const fd = openToRead(path);
   let text = '';
-  let stream: ReadStream | undefined;
+  let reader: Socket | undefined;
   const readOn = () => {
-    stream = createReadStream(path).on('data', (chunk) => {
+    // A socket, since a file's stream would block a thread in a read that nothing may end.
+    reader = new Socket({ fd: openToRead(path), writable: false }).on('data', (chunk) => {
       text += chunk;
     });
   };
-  after(() => stream?.destroy());
+  after(() => reader?.destroy());
   return { path, fd, readOn, lines: () => parseLines(text.slice(0, text.lastIndexOf('\n') + 1)) };
 };
 

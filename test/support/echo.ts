@@ -221,10 +221,10 @@ export const post = (
 export const refusedHttp = async (response: Response): Promise<Refused> =>
   refusedConnect((await response.json()) as ConnectErrorJson, response.headers);
 
-/** Waits until a condition holds; fails after 5 s. */
-export const until = async (condition: () => boolean, what: string): Promise<void> => {
-  const end = Date.now() + 5000;
-  while (!condition()) {
+/** Waits until a condition holds; fails after 10 s. */
+export const until = async (condition: () => boolean | Promise<boolean>, what: string): Promise<void> => {
+  const end = Date.now() + 10_000;
+  while (!(await condition())) {
     if (Date.now() > end) throw new Error(`waited in vain until ${what}`);
     await new Promise((resolve) => setTimeout(resolve, 5));
   }

@@ -32,6 +32,9 @@ const LEAST = new Map<Access, number>([
   [Access.OWNER_OR_SELF, 3],
 ]);
 
+/** Whether the actor's role in a project decides who may call. */
+export const isByRole = (method: DescMethod): boolean => LEAST.has(getOption(method, access));
+
 const towardsUser = (who: Access, { standing, self }: Asker): Entrance => {
   if (self) return 'OK';
   if (standing === 'stranger') return 'USER_NOT_FOUND';

@@ -1,31 +1,13 @@
-import { type DescMethod, getOption } from '@bufbuild/protobuf';
-import { Access, access } from '../../gen/jeex/persistence/v1/access_pb.js';
+import type { DescMethod } from '@bufbuild/protobuf';
 import { ProjectService } from '../../gen/jeex/persistence/v1/project_service_pb.js';
 import { isMutation } from '../../rpc/access.ts';
 import { compileSubject } from '../../rpc/subject.ts';
 import type { Check, Finding } from './check.ts';
-import type { Door, Identity, Reply } from './door.ts';
-import { expectedEntrance } from './expected.ts';
+import type { Identity, Reply } from './door.ts';
+import { expectedEntrance, isByRole } from './expected.ts';
 import { absentFacts, type Fact, type Facts, makeRequest } from './requests.ts';
-import type { Signer } from './tokens.ts';
+import { isForNobody, keyOf, type Service } from './service.ts';
 import { each, holdsRowOf, type Pair } from './world.ts';
-
-/** What the audit talks to the service with. */
-export interface Service {
-  readonly door: Door;
-  readonly methods: readonly DescMethod[];
-  readonly scopes: ReadonlySet<string>;
-  readonly pair: () => Promise<Pair>;
-  /** The audit's own key; null while authentication is off. */
-  readonly signer: Signer | null;
-}
-
-export const keyOf = (method: DescMethod): string => `${method.parent.name}.${method.name}`;
-
-const NOBODYS: ReadonlySet<Access> = new Set([Access.ADMIN, Access.SYSTEM, Access.MONITOR, Access.ANYONE]);
-
-/** Whether the call acts for nobody: then an actor would be refused for that alone. */
-export const isForNobody = (method: DescMethod): boolean => NOBODYS.has(getOption(method, access));
 
 /** The facts that are of one project. Users belong to none: an owner may make any user a member, if it knows the id. */
 const OF_PROJECT: ReadonlySet<Fact> = new Set<Fact>([
@@ -44,16 +26,19 @@ const normalised = ({ outcome, said }: Reply, facts: Facts): string =>
 
 const isNotFound = (outcome: string): boolean => outcome.endsWith('_NOT_FOUND');
 
-/** Every RPC there is can be sent, and one that is about a project names it where the pipeline and the audit find it. */
+/** Whether the audit finds the project of a call where the pipeline does, and there is one where a role is asked for. */
+const isFound = (method: DescMethod, facts: Facts): boolean => {
+  const { message, used } = makeRequest(method, facts);
+  const about = compileSubject(method)(message).projects.includes(facts.project);
+  return used.has('project') === about && (about || !isByRole(method));
+};
+
+/** Every RPC there is can be sent, and one that is about a project names it where it is looked for. */
 const covered = async ({ methods, pair }: Service): Promise<Finding> => {
   const { facts } = (await pair()).a;
   const faults = methods.flatMap((method) => {
     try {
-      const { message, used } = makeRequest(method, facts);
-      const about = compileSubject(method)(message).projects;
-      return used.has('project') === about.includes(facts.project)
-        ? []
-        : [`${keyOf(method)} is not covered: it names its project elsewhere`];
+      return isFound(method, facts) ? [] : [`${keyOf(method)} is not covered: it names its project elsewhere`];
     } catch (error) {
       return [`${keyOf(method)} is not covered: ${(error as Error).message}`];
     }
@@ -128,7 +113,7 @@ const borrowers = async (service: Service): Promise<Finding> => {
   return { seen: `${asked.length} RPCs, as an owner`, faults };
 };
 
-/** What an actor gets without naming any project: lists, searches, claims. */
+/** What an actor reads of its own, where a condition left out would show the rest. */
 const unasked = async (service: Service): Promise<Finding> => {
   const { a, b } = await service.pair();
   const faults: string[] = [];

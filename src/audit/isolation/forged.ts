@@ -1,12 +1,12 @@
 import { randomUUID } from 'node:crypto';
-import { type DescMethod, fromBinary, getOption, type Message } from '@bufbuild/protobuf';
+import { clone, type DescMethod, fromBinary, getOption, type Message } from '@bufbuild/protobuf';
 import { Access, access } from '../../gen/jeex/persistence/v1/access_pb.js';
 import { isMutation } from '../../rpc/access.ts';
 import type { Check, Finding } from './check.ts';
 import type { Identity, Reply } from './door.ts';
-import { isForNobody, keyOf, type Service } from './foreign.ts';
 import { makeRequest } from './requests.ts';
 import { factsFor } from './roles.ts';
+import { isForNobody, keyOf, type Service } from './service.ts';
 import { forgedTokens, goodToken } from './tokens.ts';
 import { each, holdsRowOf, newWorld, type World } from './world.ts';
 
@@ -16,8 +16,8 @@ const OTHER_CALLER = 'isolation-audit-other';
 const has = (fields: readonly { name: string }[], name: string): boolean => fields.some((field) => field.name === name);
 
 /** The request with some of its fields changed. */
-const changed = (message: Message, fields: Readonly<Record<string, unknown>>): Message =>
-  Object.assign(Object.create(Object.getPrototypeOf(message)), message, fields);
+const changed = ({ input }: DescMethod, message: Message, fields: Readonly<Record<string, unknown>>): Message =>
+  Object.assign(clone(input, message), fields);
 
 const tokens = async ({ door, methods, signer, pair }: Service): Promise<Finding> => {
   if (signer === null) return OFF;
@@ -49,7 +49,7 @@ const isList = (method: DescMethod): boolean =>
   getOption(method, access) !== Access.MONITOR;
 
 const firstPage = async (service: Service, method: DescMethod, identity: Identity, world: World): Promise<Given> => {
-  const message = changed(makeRequest(method, world.facts).message, { pageSize: 1 });
+  const message = changed(method, makeRequest(method, world.facts).message, { pageSize: 1 });
   const reply = await service.door.call(method, message, identity);
   if (reply.outcome !== 'OK') throw new Error(`${keyOf(method)} answers ${reply.outcome}`);
   const { nextPageToken } = fromBinary(method.output, reply.bytes) as unknown as { nextPageToken: string };
@@ -91,7 +91,7 @@ const pages = async (service: Service): Promise<Finding> => {
   const lists = service.methods.filter(isList);
   let uses = 0;
   const send = ({ given, identity = given.identity, token = given.token, fields = {} }: Misuse): Promise<Reply> =>
-    service.door.call(given.method, changed(given.message, { ...fields, pageToken: token }), identity);
+    service.door.call(given.method, changed(given.method, given.message, { ...fields, pageToken: token }), identity);
   for (const method of lists) {
     const system = await firstPage(service, method, {}, a);
     const asker = { actor: a.owner };
@@ -122,7 +122,7 @@ const replays = async (
   const { b } = await service.pair();
   const identity = { actor: world.owner };
   const { message } = makeRequest(method, await factsFor(service, method, world, identity));
-  const request = changed(message, { requestId: randomUUID() });
+  const request = changed(method, message, { requestId: randomUUID() });
   const send = (who: Identity, what = request) => service.door.call(method, what, who);
   const first = await send(identity);
   if (first.outcome !== 'OK') return null;
@@ -134,7 +134,7 @@ const replays = async (
   }
   const fellow = await send({ actor: world.editor });
   const elsewhere = other === null ? null : await send({ ...identity, token: other });
-  const fresh = await send(identity, changed(request, { requestId: randomUUID() }));
+  const fresh = await send(identity, changed(method, request, { requestId: randomUUID() }));
   if (isReplay(fellow, first, fresh)) faults.push(`${keyOf(method)} gives another actor the first one's reply`);
   if (elsewhere && isReplay(elsewhere, first, fresh)) faults.push(`${keyOf(method)} gives another caller the reply`);
   return faults;

@@ -4,13 +4,15 @@ import { ProjectService } from '../../gen/jeex/persistence/v1/project_service_pb
 import { isMutation } from '../../rpc/access.ts';
 import type { Check, Finding } from './check.ts';
 import type { Door, Reply } from './door.ts';
-import { keyOf, type Service } from './foreign.ts';
 import { makeRequest } from './requests.ts';
+import { keyOf, type Service } from './service.ts';
 import { each, fill, newProject, newUsers, type ProjectFacts } from './world.ts';
 
 const ACTORS = 20;
 const IN_FLIGHT = 32;
 const WRITES = 0.2;
+/** Many small answers mix more callers than a few large ones. */
+const PAGE_SIZE = 5;
 /** How often a call asks for one of the actor's own projects, and how often with another project's ids in it. */
 const OWN = 0.5;
 const BORROWED = 0.2;
@@ -106,7 +108,9 @@ const requestsOf = ({ correlationId }: Door) => {
     const known = made.get(key);
     if (known) return known;
     const facts = { ...things, project: asked.project, user: '', creator: '', email: '', correlationId };
-    const bytes = toBinary(method.input, makeRequest(method, facts).message);
+    const { message } = makeRequest(method, facts);
+    if ('pageSize' in message) Object.assign(message, { pageSize: PAGE_SIZE });
+    const bytes = toBinary(method.input, message);
     made.set(key, bytes);
     return bytes;
   };

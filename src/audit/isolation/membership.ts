@@ -48,6 +48,16 @@ const doorways = ({ a, b }: Pair): readonly (readonly [string, string | null, St
   ),
 ];
 
+/** Whether entering to write has written: a lock is a write too, which holds up others and takes the time of a commit. */
+const leavesTrace = (client: Client, project: string, actor: string | null): Promise<boolean> =>
+  inTransaction(client, async () => {
+    await client.query(`select from enter_project($1, $2, 'owner', lock => true)`, [project, actor]);
+    const { rows } = await client.query<{ wrote: boolean }>(
+      'select pg_current_xact_id_if_assigned() is not null as wrote',
+    );
+    return rows[0]?.wrote ?? true;
+  });
+
 /** The membership check itself, asked directly in SQL as the service's role. */
 export const membershipChecks = (client: Client, pair: () => Promise<Pair>): readonly Check[] => [
   {
@@ -70,6 +80,21 @@ export const membershipChecks = (client: Client, pair: () => Promise<Pair>): rea
         }
       }
       return { seen: `${asked.length} actors × ${NEEDS.length} needs`, faults };
+    },
+  },
+  {
+    group: 'membership',
+    name: 'who is no member takes no lock, and so neither holds up others nor tells by its time what exists',
+    run: async () => {
+      const worlds = await pair();
+      const { project } = worlds.b.facts;
+      const strangers = doorways(worlds).filter(([, , standing]) => ['stranger', 'unknown'].includes(standing));
+      const faults: string[] = [];
+      for (const [who, actor] of strangers) {
+        if (await leavesTrace(client, project, actor)) faults.push(`${who} locks the project`);
+      }
+      if (!(await leavesTrace(client, project, worlds.b.owner))) faults.push('its owner does not lock it');
+      return { seen: `${strangers.length} actors`, faults };
     },
   },
 ];

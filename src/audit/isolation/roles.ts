@@ -6,8 +6,8 @@ import { isMutation } from '../../rpc/access.ts';
 import type { Check, Finding } from './check.ts';
 import type { Identity } from './door.ts';
 import { expectedEntrance, STANDINGS, type Standing } from './expected.ts';
-import { isForNobody, keyOf, type Service } from './foreign.ts';
 import { type Facts, makeRequest } from './requests.ts';
+import { isForNobody, keyOf, type Service } from './service.ts';
 import { each, newProject, type World } from './world.ts';
 
 /** Refusals for the state of things, which only who was let in can get. */

@@ -10,11 +10,11 @@ const FORBIDDEN = '42501';
 /** Works on one table; answers what is wrong. */
 type Probe = (client: Client, table: TenantTable, pair: Pair) => Promise<readonly string[]>;
 
-export const enterScope = (client: Client, { facts, viewer }: World): Promise<unknown> =>
+const enterScope = (client: Client, { facts, viewer }: World): Promise<unknown> =>
   client.query(`select from enter_project($1, $2, 'member')`, [facts.project, viewer]);
 
 /** The projects whose rows a bare select shows; `limit` keeps a wall that is down from showing everything. */
-export const visible = async (client: Client, { name, key }: TenantTable): Promise<readonly string[]> => {
+const visible = async (client: Client, { name, key }: TenantTable): Promise<readonly string[]> => {
   const { rows } = await client.query<{ project: string }>(
     `select distinct project from (select ${key}::text as project from jeex.${name} limit 100000) as seen`,
   );
