@@ -10,7 +10,7 @@ import { fileURLToPath } from 'node:url';
 import { type AccessLogOptions, type AccessRecord, createAccessLog } from '../src/audit/access-log.ts';
 import { createLog } from '../src/log.ts';
 import { type Line, makePipe, newRecord, PROJECT, parseLines, USER, useFolder, usePipe } from './support/access.ts';
-import { until } from './support/echo.ts';
+import { until } from './support/until.ts';
 
 const folder = await useFolder();
 

@@ -10,16 +10,17 @@ import { Health } from '../src/gen/grpc/health/v1/health_pb.js';
 import { ChangeService } from '../src/gen/jeex/persistence/v1/change_service_pb.js';
 import { UserService } from '../src/gen/jeex/persistence/v1/user_service_pb.js';
 import { Refusal } from '../src/refusal.ts';
-import { SCOPES } from '../src/rpc/access.ts';
+import { type Caller, SCOPES } from '../src/rpc/access.ts';
 import { callerWith, keepRecords, parseLines, useAccessLog } from './support/access.ts';
 import { clientOf, openChannel } from './support/client.ts';
-import { encode, endOf, pathOf, post, sendGrpc, streamGrpc, until, useEcho } from './support/echo.ts';
+import { encode, endOf, pathOf, post, sendGrpc, streamGrpc, useEcho } from './support/echo.ts';
 import { EXAMPLES, type Example, newWorld } from './support/examples.ts';
 import { placesOf, withValue } from './support/fields.ts';
 import { callOf, type Fields, keyOf, METHODS, PROJECT_METHODS } from './support/methods.ts';
 import { binaryOf } from './support/raw.ts';
 import { listServices } from './support/reflection.ts';
 import { useService } from './support/service.ts';
+import { until } from './support/until.ts';
 
 const UUID = /^[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$/i;
 
@@ -118,6 +119,8 @@ const untilAborted = (_: object, { signal }: { signal: AbortSignal }): Promise<o
 const useRecordedEcho = async () => {
   const { accessLog, records } = keepRecords();
   const seen = { authenticated: 0, handled: 0 };
+  /** What authentication answers to a token that takes long to check. */
+  const slow = Promise.withResolvers<Caller>();
   const echo = await useEcho(
     {
       'UserService.getUser': (request: object, call: { signal: AbortSignal }) => {
@@ -139,11 +142,12 @@ const useRecordedEcho = async () => {
         seen.authenticated += 1;
         if (header('authorization') === 'good') return callerWith('tester', SCOPES);
         if (header('authorization') === 'poor') return callerWith('tester', ['read']);
+        if (header('authorization') === 'slow') return slow.promise;
         throw new Refusal('UNAUTHENTICATED', 'no token');
       },
     },
   );
-  return { ...echo, records, seen };
+  return { ...echo, records, seen, slow };
 };
 
 describe('a call that ends otherwise leaves one record', async () => {
@@ -263,6 +267,20 @@ describe('a call that ends otherwise leaves one record', async () => {
     await new Promise((resolve) => stream.session?.ping(resolve));
     stream.close();
     assert.equal((await onlyRecord()).result, 'CANCELLED');
+  });
+
+  it('whose client goes away while its token is checked, whatever comes of that', async () => {
+    const before = echo.seen.authenticated;
+    const request = beginHttp({ authorization: 'slow' });
+    await until(() => echo.seen.authenticated > before, 'the token is being checked');
+    request.destroy();
+    await until(() => records.length > 0, 'the end is on record');
+    echo.slow.reject(new Refusal('UNAUTHENTICATED', 'too late'));
+    await grpc(deleteUser, { id: ID });
+    assert.deepEqual(
+      records.splice(0).map(({ result }) => result),
+      ['CANCELLED', 'INTERNAL'],
+    );
   });
 
   it('for a stream, besides the one of its first message', async () => {

@@ -8,10 +8,11 @@ import { DatabaseService } from '../src/gen/jeex/persistence/v1/database_service
 import { UserService } from '../src/gen/jeex/persistence/v1/user_service_pb.js';
 import { type Line, newRecord, parseLines, useAccessLog, useFolder, usePipe } from './support/access.ts';
 import { clientOf, openChannel } from './support/client.ts';
-import { encode, refusedGrpc, sendGrpc, until, useEcho } from './support/echo.ts';
+import { encode, refusedGrpc, sendGrpc, useEcho } from './support/echo.ts';
 import { type TestDatabase, useTestDatabase } from './support/postgres.ts';
 import { clientsOn, ENCRYPTION_KEY, newUser } from './support/service.ts';
 import { type Spawned, spawnService } from './support/spawned.ts';
+import { until } from './support/until.ts';
 
 const ID = '0190f3a1-7b8c-7d2e-8f3a-4b5c6d7e8f90';
 const { getUser } = UserService.method;

@@ -8,8 +8,8 @@ import { after, describe, it } from 'node:test';
 import { exportJWK, generateKeyPair, type JWK } from 'jose';
 import { startAuthenticator } from '../src/auth/authenticator.ts';
 import { keySetOf, makeKey } from '../src/auth/development.ts';
-import { until } from './support/echo.ts';
 import { ask, newLog, RARELY, useAuthenticator, useIssuer } from './support/tokens.ts';
+import { until } from './support/until.ts';
 
 const issuer = await useIssuer();
 

@@ -26,10 +26,10 @@ import {
   refusedHttp,
   sendGrpc,
   streamGrpc,
-  until,
   useEcho,
 } from './support/echo.ts';
 import { listServices } from './support/reflection.ts';
+import { until } from './support/until.ts';
 
 const { getUser, recordLogin } = UserService.method;
 const { streamExportContent } = ExportService.method;

@@ -15,12 +15,12 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { after, suite, test } from 'node:test';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { Client } from 'pg';
 import { loadConfig } from '../src/config.ts';
 import { startEmbedded } from '../src/db/embedded.ts';
 import { provideDatabase } from '../src/db/provide.ts';
+import { until } from './support/until.ts';
 
 const SERVICE = fileURLToPath(new URL('support/embedded-service.ts', import.meta.url));
 const isRoot = process.getuid?.() === 0;
@@ -55,13 +55,7 @@ function processesOf(folder: string): { pid: number; command: string }[] {
     .filter(({ pid, command }) => pid !== process.pid && command.includes(folder) && !command.includes(SERVICE));
 }
 
-async function until(what: string, condition: () => boolean): Promise<void> {
-  for (const deadline = Date.now() + 20_000; !condition(); await sleep(20)) {
-    assert(Date.now() < deadline, `waited 20 s until ${what}`);
-  }
-}
-
-const nothingRuns = (folder: string) => until('nothing runs', () => processesOf(folder).length === 0);
+const nothingRuns = (folder: string) => until(() => processesOf(folder).length === 0, 'nothing runs');
 
 async function startService(...args: string[]): Promise<{ child: ChildProcess; adminUrl: string; folder: string }> {
   const child = spawn(process.execPath, [SERVICE, ...args], { stdio: ['ignore', 'pipe', 'inherit'] });
@@ -192,7 +186,7 @@ suite('the embedded PostgreSQL', () => {
     const killed = await startService('', 'ephemeral');
     assert(existsSync(killed.folder));
     await kill(killed.child);
-    await until('the folder is gone', () => !existsSync(killed.folder));
+    await until(() => !existsSync(killed.folder), 'the folder is gone');
     await nothingRuns(killed.folder);
   });
 
@@ -222,7 +216,7 @@ suite('the embedded PostgreSQL', () => {
         (server) => server.stop(),
         (error) => assert.equal(error, reason),
       );
-      await until(moment, () => existsSync(join(folder, moment)));
+      await until(() => existsSync(join(folder, moment)), moment);
       controller.abort(reason);
       await outcome;
       await nothingRuns(folder);

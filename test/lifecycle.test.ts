@@ -1,6 +1,5 @@
 import assert from 'node:assert/strict';
 import { after, describe, it } from 'node:test';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { latestVersion } from '../src/db/migrator.ts';
 import { bootstrap } from '../src/db/roles.ts';
 import { Health, HealthCheckResponse_ServingStatus as Serving } from '../src/gen/grpc/health/v1/health_pb.js';
@@ -8,6 +7,7 @@ import { clientOf, openChannel } from './support/client.ts';
 import { connectAs, type TestDatabase, testCluster, useTestDatabase } from './support/postgres.ts';
 import { clientsOn, ENCRYPTION_KEY, newUser } from './support/service.ts';
 import { spawnService } from './support/spawned.ts';
+import { until } from './support/until.ts';
 
 const environment = (db: TestDatabase) => ({
   DATABASE_URL: db.appUrl,
@@ -19,15 +19,6 @@ const useClients = (address: string) => {
   const channel = openChannel(address);
   after(() => channel.close());
   return { ...clientsOn(channel), health: clientOf(Health, channel) };
-};
-
-/** Asks until the answer is yes, 10 s at most. */
-const until = async (what: string, ask: () => Promise<boolean>): Promise<void> => {
-  const end = Date.now() + 10_000;
-  while (!(await ask())) {
-    assert.ok(Date.now() < end, `waited in vain: ${what}`);
-    await sleep(20);
-  }
 };
 
 describe('two services that start at once on one empty database', async () => {
@@ -62,21 +53,21 @@ describe('SIGTERM while calls are in flight', async () => {
     const watching = (async () => {
       for await (const { status } of health.watch({ service: 'readiness' })) statuses.push(status);
     })().catch(() => {});
-    await until('the watch shows SERVING', async () => statuses.includes(Serving.SERVING));
+    await until(async () => statuses.includes(Serving.SERVING), 'the watch shows SERVING');
 
     const blocker = await connectAs(db.adminUrl);
     await blocker.query('begin');
     await blocker.query('select from jeex.projects where id = $1 for update', [id]);
     const inFlight = projects.updateProject({ project: { id, name: 'Finished' } }, { actor });
-    await until('the call waits for the lock', async () => {
+    await until(async () => {
       const { rows } = await blocker.query(
         `select count(*)::int as n from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()`,
       );
       return rows[0].n > 0;
-    });
+    }, 'the call waits for the lock');
 
     service.process.kill('SIGTERM');
-    await until('the watch shows NOT_SERVING', async () => statuses.includes(Serving.NOT_SERVING));
+    await until(async () => statuses.includes(Serving.NOT_SERVING), 'the watch shows NOT_SERVING');
     await assert.rejects(users.getUser({ id: actor }), { reason: 'SHUTTING_DOWN', code: 14, retryable: true });
     const ready = await fetch(`http://${service.http}/readyz`);
     assert.equal(ready.status, 503);

@@ -4,7 +4,6 @@ import { cpSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe, it } from 'node:test';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { openClient, withPasswordFile } from '../src/db/connection.ts';
@@ -16,6 +15,7 @@ import { createLog } from '../src/log.ts';
 import { connectAs } from './support/postgres.ts';
 import { prepareServer, useServer } from './support/server.ts';
 import { useService } from './support/service.ts';
+import { until } from './support/until.ts';
 
 const ENTRY = fileURLToPath(new URL('../src/jeex-persistence.js', import.meta.url));
 const MIGRATIONS = fileURLToPath(new URL('../migrations', import.meta.url));
@@ -39,12 +39,6 @@ const query = async (url: string, sql: string): Promise<Record<string, unknown>[
 };
 
 const [fresh, altered] = [await useServer(), await useServer()];
-
-const until = async (what: string, asked: () => Promise<boolean>) => {
-  for (const end = Date.now() + 20_000; !(await asked()); await sleep(20)) {
-    assert.ok(Date.now() < end, `waited in vain for ${what}`);
-  }
-};
 
 describe('bootstrap on a server of one’s own', () => {
   const { adminUrl } = fresh;
@@ -237,7 +231,7 @@ describe('the service’s role', async () => {
     await pool.end();
     // PostgreSQL itself waits for a password for a minute.
     const starting = `select from pg_stat_activity where state = 'starting'`;
-    await until('their end', async () => (await admin.query(starting)).rowCount === 0);
+    await until(async () => (await admin.query(starting)).rowCount === 0, 'their end');
   });
 
   it('takes a new password from its file without a restart', async () => {
@@ -253,8 +247,8 @@ describe('the service’s role', async () => {
       return (await admin.query(ended)).rowCount === 0;
     };
     const cutConnections = async () => {
-      await until('the end of all sessions', endSessions);
-      await until('not ready', async () => !(await ready()));
+      await until(endSessions, 'the end of all sessions');
+      await until(async () => !(await ready()), 'not ready');
     };
     assert.ok(await ask());
 
@@ -263,7 +257,7 @@ describe('the service’s role', async () => {
     await cutConnections();
     await assert.rejects(ask(), { reason: 'DATABASE_UNAVAILABLE' });
     writeFileSync(file, 'another password');
-    await until('ready', ready);
+    await until(ready, 'ready');
     assert.ok(await ask());
 
     writeFileSync(file, '\n');
@@ -272,7 +266,7 @@ describe('the service’s role', async () => {
     rmSync(file);
     await assert.rejects(openClient(url, 'test'), /the password file cannot be read: ENOENT.*jeex_app/);
     writeFileSync(file, 'another password\n');
-    await until('ready', ready);
+    await until(ready, 'ready');
     assert.ok(await ask());
   });
 });

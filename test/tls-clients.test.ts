@@ -6,7 +6,7 @@ import { Client, credentials, status } from '@grpc/grpc-js';
 import { Health, HealthCheckResponseSchema } from '../src/gen/grpc/health/v1/health_pb.js';
 import { asName, namesOf } from '../src/rpc/certificates.ts';
 import { createAuthority, useSecret } from './support/certificates.ts';
-import { encode, sendGrpc, until } from './support/echo.ts';
+import { encode, sendGrpc } from './support/echo.ts';
 import { useService } from './support/service.ts';
 import {
   ask,
@@ -20,6 +20,7 @@ import {
   useClient,
   useTls,
 } from './support/tls.ts';
+import { until } from './support/until.ts';
 
 const stranger = await createAuthority('Another authority');
 let calls = 0;

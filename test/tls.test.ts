@@ -10,7 +10,7 @@ import { UserService } from '../src/gen/jeex/persistence/v1/user_service_pb.js';
 import { createLog } from '../src/log.ts';
 import { openTls } from '../src/rpc/tls.ts';
 import { useSecret } from './support/certificates.ts';
-import { callGrpc, endOf, streamGrpc, until } from './support/echo.ts';
+import { callGrpc, endOf, streamGrpc } from './support/echo.ts';
 import {
   ask,
   authority,
@@ -26,6 +26,7 @@ import {
   useClient,
   useTls,
 } from './support/tls.ts';
+import { until } from './support/until.ts';
 
 const { batchGetUsers } = UserService.method;
 const { streamExportContent } = ExportService.method;

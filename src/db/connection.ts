@@ -1,4 +1,5 @@
 import { readFile } from 'node:fs/promises';
+import type { ConnectionOptions } from 'node:tls';
 import { Client } from 'pg';
 
 /** The search parameter of a database URL that names a file with the password. */
@@ -28,9 +29,22 @@ export async function connectionString(url: string): Promise<string> {
   return parsed.href;
 }
 
+/** What `pg` has made of a database URL's `sslmode` and its files: false for none; `true` when nothing more is said. */
+export type Tls = false | true | ConnectionOptions;
+
+/** A client that speaks TLS speaks 1.3 and nothing older, whatever the server would take (SEC-001). */
+export function onlyTls13(client: Client): Client {
+  const { connection } = client as unknown as { connection: { ssl: Tls } };
+  if (connection.ssl === true) connection.ssl = { minVersion: 'TLSv1.3' };
+  else if (connection.ssl) connection.ssl.minVersion = 'TLSv1.3';
+  return client;
+}
+
 /** A connection of one's own to a database URL, to be ended by who opened it. @throws Error when there is none to be had */
 export async function openClient(url: string, applicationName: string): Promise<Client> {
-  const client = new Client({ connectionString: await connectionString(url), application_name: applicationName });
+  const client = onlyTls13(
+    new Client({ connectionString: await connectionString(url), application_name: applicationName }),
+  );
   // What breaks a connection fails the statement that runs on it, or the next one.
   client.on('error', () => {});
   try {

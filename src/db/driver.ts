@@ -1,9 +1,9 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
-import { connect as connectSocket } from 'node:net';
-import { connect as connectTls } from 'node:tls';
+import { connect as connectSocket, isIP } from 'node:net';
+import { type ConnectionOptions, connect as connectTls } from 'node:tls';
 import pg from 'pg';
 import { createDriverFactory } from 'slonik';
-import { abandon, connectionString } from './connection.ts';
+import { abandon, connectionString, onlyTls13, type Tls } from './connection.ts';
 
 /** The signal of the call whose statements run in this asynchronous context. */
 export const callSignal = new AsyncLocalStorage<AbortSignal>();
@@ -55,11 +55,19 @@ const CANCELLED_MS = 3_000;
 interface Backend {
   readonly host: string;
   readonly port: number;
-  readonly ssl: boolean;
   readonly processID: number;
   readonly secretKey: number;
-  readonly connection: { readonly stream: { destroy(): void } };
+  readonly connection: { readonly stream: { destroy(): void }; readonly ssl: Tls };
 }
+
+/** How the server was verified when the backend's own connection was made: who gets its key can cancel its statements. */
+const verification = ({ host, connection: { ssl } }: Backend): ConnectionOptions => {
+  const options = typeof ssl === 'object' ? ssl : {};
+  // `pg` hides the client's key from whoever lists the options.
+  const key = options.key === undefined ? {} : { key: options.key };
+  // An address is compared with the certificate by `host`; as a server's name it must not be sent (RFC 6066).
+  return { host, ...options, ...key, ...(isIP(host) === 0 && { servername: host }) };
+};
 
 /**
  * Asks the server to cancel what a backend runs, as the protocol has it: on a second connection, by the backend's key,
@@ -81,7 +89,7 @@ const cancel = (backend: Backend): Promise<void> =>
     socket.on('error', () => socket.destroy());
     socket.on('close', () => resolve());
     socket.once('connect', () => {
-      if (!backend.ssl) {
+      if (!backend.connection.ssl) {
         socket.write(request);
         return;
       }
@@ -89,9 +97,8 @@ const cancel = (backend: Backend): Promise<void> =>
       askForTls.writeInt32BE(8, 0);
       askForTls.writeInt32BE(80877103, 4);
       socket.write(askForTls);
-      // The key on this connection cancels one statement and nothing else, so the peer is not verified again.
       socket.once('data', () =>
-        connectTls({ socket, rejectUnauthorized: false })
+        connectTls({ socket, ...verification(backend) })
           .on('error', () => socket.destroy())
           .write(request),
       );
@@ -115,14 +122,16 @@ const currentUrl = async (url: string): Promise<string> => {
 export const createDriver = (url: string, applicationName: string) =>
   createDriverFactory(async ({ driverConfiguration }) => ({
     createPoolClient: async ({ clientEventEmitter }) => {
-      const client = new pg.Client({
-        connectionString: await currentUrl(url),
-        application_name: applicationName,
-        types: types as unknown as pg.CustomTypesConfig,
-        keepAlive: true,
-        connectionTimeoutMillis:
-          typeof driverConfiguration.connectionTimeout === 'number' ? driverConfiguration.connectionTimeout : 0,
-      });
+      const client = onlyTls13(
+        new pg.Client({
+          connectionString: await currentUrl(url),
+          application_name: applicationName,
+          types: types as unknown as pg.CustomTypesConfig,
+          keepAlive: true,
+          connectionTimeoutMillis:
+            typeof driverConfiguration.connectionTimeout === 'number' ? driverConfiguration.connectionTimeout : 0,
+        }),
+      );
       client.on('error', (error) => clientEventEmitter.emit('error', error));
       const query = async (text: string, values?: unknown[], options?: { name?: string }) => {
         const signal = callSignal.getStore();

@@ -221,15 +221,6 @@ export const post = (
 export const refusedHttp = async (response: Response): Promise<Refused> =>
   refusedConnect((await response.json()) as ConnectErrorJson, response.headers);
 
-/** Waits until a condition holds; fails after 10 s. */
-export const until = async (condition: () => boolean | Promise<boolean>, what: string): Promise<void> => {
-  const end = Date.now() + 10_000;
-  while (!(await condition())) {
-    if (Date.now() > end) throw new Error(`waited in vain until ${what}`);
-    await new Promise((resolve) => setTimeout(resolve, 5));
-  }
-};
-
 /** Resolves with the error or end of a stream. */
 export const endOf = async (stream: ClientReadableStream<Buffer>): Promise<Answered> => {
   let headers = new Metadata();
