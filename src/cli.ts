@@ -1,5 +1,6 @@
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
 import { GROUPS, type Group } from './audit/isolation/check.ts';
+import type { DemoOptions } from './commands/demo.ts';
 import type { IsolationAuditOptions } from './commands/isolation-audit.ts';
 import type { TokenOptions } from './commands/token.ts';
 import { ConfigError } from './config.ts';
@@ -163,28 +164,29 @@ function addOthers(program: Command): void {
       const { bootstrapCommand } = await import('./commands/bootstrap.ts');
       await bootstrapCommand(options);
     });
-  program
-    .command('demo')
+  remote(program.command('demo'))
     .description('play the main job through the gRPC API, against a running service or a temporary one')
-    .option('--address <host:port>', 'the gRPC address of a running service; without it a temporary one is started')
     .option('--json', 'one line of JSON at the end instead of the story')
-    .action(async (options: { address?: string; json?: boolean }) => {
+    .action(async (options: DemoOptions) => {
       const { demo } = await import('./commands/demo.ts');
       await demo(options);
     });
 }
 
-function addIsolationAudit(program: Command): void {
-  program
-    .command('isolation-audit')
-    .description(
-      "prove on scratch projects that no project's rows reach who is no member; exit code 1 when a check does not hold",
-    )
+/** How a running service is reached, for the commands that call one. */
+const remote = (command: Command): Command =>
+  command
     .option('--address <host:port>', 'the gRPC address of a running service; without it a temporary one is started')
     .option('--key <file>', 'the private key (JWK) for its tokens, whose public half is in its AUTH_JWKS')
     .option('--ca <file>', 'who signed its certificate (PEM); set: the service is reached by TLS')
     .option('--cert <file>', 'the client certificate (PEM) it asks for')
-    .option('--cert-key <file>', 'the key of that certificate (PEM)')
+    .option('--cert-key <file>', 'the key of that certificate (PEM)');
+
+function addIsolationAudit(program: Command): void {
+  remote(program.command('isolation-audit'))
+    .description(
+      "prove on scratch projects that no project's rows reach who is no member; exit code 1 when a check does not hold",
+    )
     .option('--only <groups>', `some of ${GROUPS.join(', ')}, separated by commas`, parseGroups)
     .option('--load <calls>', 'calls under load; 0 leaves it out', parseCalls, 2000)
     .option('--no-timings', 'leave the timings out, on a machine that has much else to do')

@@ -1,11 +1,13 @@
+import { goodToken } from '../audit/isolation/tokens.ts';
 import { type Connection, connect } from '../demo/client.ts';
 import { play } from '../demo/play.ts';
 import { startTemporaryService } from '../demo/service.ts';
 import { Story } from '../demo/story.ts';
 import { formatAddress, parseAddress } from '../rpc/listen.ts';
 import { untilInterrupted } from './interrupt.ts';
+import { channelCredentials, type RemoteOptions, signerOf } from './remote.ts';
 
-export interface DemoOptions {
+export interface DemoOptions extends RemoteOptions {
   /** The gRPC address of a running service; absent: one is started, and ended with the demo. */
   readonly address?: string;
   /** One line of JSON at the end instead of the story. */
@@ -19,7 +21,9 @@ export async function demo(options: DemoOptions): Promise<void> {
   await untilInterrupted(async (signal) => {
     await using opened = new AsyncDisposableStack();
     const address = await findService(options, opened);
-    const connection = connect(address);
+    const signer = signerOf(options);
+    const token = signer && (await goodToken(signer, 'demo'));
+    const connection = connect(address, { credentials: channelCredentials(options), token });
     opened.defer(() => connection.close());
     await Promise.race([tell(options, address, connection), interrupted(signal)]);
   });

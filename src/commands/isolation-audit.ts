@@ -1,26 +1,17 @@
-import { readFileSync } from 'node:fs';
-import { type ChannelCredentials, credentials } from '@grpc/grpc-js';
+import { credentials } from '@grpc/grpc-js';
 import { type AuditOptions, auditIsolation } from '../audit/isolation/audit.ts';
 import { GROUPS, type Group } from '../audit/isolation/check.ts';
 import { documentOf, type Site, tellResults, verdictOf } from '../audit/isolation/report.ts';
 import { startTemporary } from '../audit/isolation/temporary.ts';
-import type { Signer } from '../audit/isolation/tokens.ts';
-import { readKey } from '../auth/development.ts';
 import { loadConfig } from '../config.ts';
 import { provideDatabase } from '../db/provide.ts';
 import { formatAddress, parseAddress } from '../rpc/listen.ts';
 import { untilInterrupted } from './interrupt.ts';
-import { readConfig } from './token.ts';
+import { channelCredentials, type RemoteOptions, signerOf } from './remote.ts';
 
-export interface IsolationAuditOptions {
+export interface IsolationAuditOptions extends RemoteOptions {
   /** The gRPC address of a running service; absent: one is started, and ended with the audit. */
   readonly address?: string;
-  /** A file with the private key (JWK) that signs the audit's tokens. */
-  readonly key?: string;
-  /** Files in PEM: who signed the service's certificate; the audit's own certificate and its key. */
-  readonly ca?: string;
-  readonly cert?: string;
-  readonly certKey?: string;
   readonly only?: readonly Group[];
   /** False leaves the timings out. */
   readonly timings: boolean;
@@ -33,19 +24,6 @@ const print = (line: string): void => void process.stdout.write(`${line}\n`);
 const note = (line: string): void => void process.stderr.write(`${line}\n`);
 
 type Target = Pick<AuditOptions, 'address' | 'credentials' | 'databaseUrl' | 'signer' | 'exclusive'> & { site: Site };
-
-const readPem = (path: string | undefined): Buffer | null => (path === undefined ? null : readFileSync(path));
-
-const channelOf = ({ ca, cert, certKey }: IsolationAuditOptions): ChannelCredentials =>
-  ca === undefined && cert === undefined
-    ? credentials.createInsecure()
-    : credentials.createSsl(readPem(ca), readPem(certKey), readPem(cert));
-
-const signerOf = ({ key }: IsolationAuditOptions): Signer | null => {
-  if (key === undefined) return null;
-  const { issuer, audience } = readConfig().auth;
-  return { key: readKey(key), issuer, audience: audience[0] ?? '' };
-};
 
 const findTarget = async (
   options: IsolationAuditOptions,
@@ -63,7 +41,7 @@ const findTarget = async (
   opened.defer(() => database.stop());
   return {
     address,
-    credentials: channelOf(options),
+    credentials: channelCredentials(options),
     databaseUrl: database.appUrl,
     signer: signerOf(options),
     exclusive: false,

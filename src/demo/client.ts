@@ -7,9 +7,7 @@ import {
   type MessageShape,
   toBinary,
 } from '@bufbuild/protobuf';
-import { Client, credentials, Metadata, type ServiceError } from '@grpc/grpc-js';
-import { type ErrorInfo, ErrorInfoSchema } from '../gen/google/rpc/error_details_pb.js';
-import { StatusSchema } from '../gen/google/rpc/status_pb.js';
+import { type ChannelCredentials, Client, credentials, Metadata, type ServiceError } from '@grpc/grpc-js';
 import { Health } from '../gen/grpc/health/v1/health_pb.js';
 import { AgentExecutionService } from '../gen/jeex/persistence/v1/agent_execution_service_pb.js';
 import { ChangeService } from '../gen/jeex/persistence/v1/change_service_pb.js';
@@ -17,17 +15,10 @@ import { DocumentService } from '../gen/jeex/persistence/v1/document_service_pb.
 import { ExportService } from '../gen/jeex/persistence/v1/export_service_pb.js';
 import { ProjectService } from '../gen/jeex/persistence/v1/project_service_pb.js';
 import { UserService } from '../gen/jeex/persistence/v1/user_service_pb.js';
+import { readErrorInfo } from '../rpc/errors.ts';
 
 /** How long a call may take, in milliseconds. */
 const TIMEOUT_MS = 15_000;
-
-/** What an error says for machines; undefined when the service did not answer. */
-export const readErrorInfo = ({ metadata }: ServiceError): ErrorInfo | undefined => {
-  const [bytes] = metadata?.get('grpc-status-details-bin') ?? [];
-  const details = bytes === undefined ? [] : fromBinary(StatusSchema, bytes as Buffer).details;
-  const found = details.find(({ typeUrl }) => typeUrl.endsWith('/google.rpc.ErrorInfo'));
-  return found && fromBinary(ErrorInfoSchema, found.value);
-};
 
 /** A call that the service refused, or that never reached it. */
 export class CallRefused extends Error {
@@ -59,8 +50,14 @@ interface Identity {
   readonly correlationId?: string;
 }
 
-const metadataOf = ({ actor, correlationId }: Identity): Metadata => {
+/** What goes with every call. */
+interface Headers extends Identity {
+  readonly token?: string | null | undefined;
+}
+
+const metadataOf = ({ actor, correlationId, token }: Headers): Metadata => {
   const metadata = new Metadata();
+  if (token) metadata.set('authorization', `Bearer ${token}`);
   if (actor) metadata.set('x-actor-id', actor);
   if (correlationId) metadata.set('x-correlation-id', correlationId);
   return metadata;
@@ -73,7 +70,7 @@ const toBuffer = (bytes: Uint8Array): Buffer => Buffer.from(bytes);
 const asIs = (bytes: Buffer): Buffer => bytes;
 
 const unary =
-  (channel: Client, method: DescMethod, identity: Identity) =>
+  (channel: Client, method: DescMethod, identity: Headers) =>
   (request: Record<string, unknown> = {}) =>
     new Promise((resolve, reject) => {
       channel.makeUnaryRequest(
@@ -88,7 +85,7 @@ const unary =
       );
     });
 
-const stream = (channel: Client, method: DescMethod, identity: Identity) =>
+const stream = (channel: Client, method: DescMethod, identity: Headers) =>
   async function* (request: Record<string, unknown> = {}) {
     const call = channel.makeServerStreamRequest(
       path(method),
@@ -107,7 +104,7 @@ const stream = (channel: Client, method: DescMethod, identity: Identity) =>
     }
   };
 
-const clientOf = <S extends DescService>(service: S, channel: Client, identity: Identity): ServiceClient<S> =>
+const clientOf = <S extends DescService>(service: S, channel: Client, identity: Headers): ServiceClient<S> =>
   Object.fromEntries(
     service.methods.map((method) => [
       method.localName,
@@ -115,7 +112,7 @@ const clientOf = <S extends DescService>(service: S, channel: Client, identity: 
     ]),
   ) as unknown as ServiceClient<S>;
 
-const servicesOn = (channel: Client, identity: Identity) => ({
+const servicesOn = (channel: Client, identity: Headers) => ({
   health: clientOf(Health, channel, identity),
   users: clientOf(UserService, channel, identity),
   projects: clientOf(ProjectService, channel, identity),
@@ -133,8 +130,14 @@ export interface Connection {
   close(): void;
 }
 
+/** How a service is reached that asks for TLS or for a token. */
+export interface Entrance {
+  readonly credentials?: ChannelCredentials;
+  readonly token?: string | null;
+}
+
 /** A stock gRPC channel to `host:port`; it connects with the first call. */
-export const connect = (address: string): Connection => {
-  const channel = new Client(address, credentials.createInsecure());
-  return { as: (identity) => servicesOn(channel, identity), close: () => channel.close() };
+export const connect = (address: string, { credentials: given, token }: Entrance = {}): Connection => {
+  const channel = new Client(address, given ?? credentials.createInsecure());
+  return { as: (identity) => servicesOn(channel, { ...identity, token }), close: () => channel.close() };
 };

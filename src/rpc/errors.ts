@@ -1,6 +1,12 @@
-import { create, type DescMessage, type MessageInitShape, toBinary } from '@bufbuild/protobuf';
+import { create, type DescMessage, fromBinary, type MessageInitShape, toBinary } from '@bufbuild/protobuf';
 import { anyPack, DurationSchema } from '@bufbuild/protobuf/wkt';
-import { BadRequestSchema, ErrorInfoSchema, RetryInfoSchema } from '../gen/google/rpc/error_details_pb.js';
+import type { ServiceError } from '@grpc/grpc-js';
+import {
+  BadRequestSchema,
+  type ErrorInfo,
+  ErrorInfoSchema,
+  RetryInfoSchema,
+} from '../gen/google/rpc/error_details_pb.js';
 import { StatusSchema } from '../gen/google/rpc/status_pb.js';
 import { type FieldViolation, type Outcome, type Reason, Refusal } from '../refusal.ts';
 
@@ -170,3 +176,11 @@ export const statusBytes = (failure: Failure): Uint8Array =>
       details: failure.details.map(({ desc, value }) => anyPack(desc, create(desc, value))),
     }),
   );
+
+/** What a refusal says for machines, as a client has it; undefined when the service did not answer. */
+export const readErrorInfo = ({ metadata }: Partial<Pick<ServiceError, 'metadata'>>): ErrorInfo | undefined => {
+  const [bytes] = metadata?.get('grpc-status-details-bin') ?? [];
+  const details = bytes === undefined ? [] : fromBinary(StatusSchema, bytes as Buffer).details;
+  const found = details.find(({ typeUrl }) => typeUrl.endsWith('/google.rpc.ErrorInfo'));
+  return found && fromBinary(ErrorInfoSchema, found.value);
+};

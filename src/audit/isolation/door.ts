@@ -8,7 +8,7 @@ import {
   toBinary,
 } from '@bufbuild/protobuf';
 import { type ChannelCredentials, Client, Metadata, type ServiceError } from '@grpc/grpc-js';
-import { readErrorInfo } from '../../demo/client.ts';
+import { readErrorInfo } from '../../rpc/errors.ts';
 
 /** For whom, and by which caller, a call is made. */
 export interface Identity {
