@@ -55,8 +55,10 @@ begin
   end if;
   return new;
 end $$;
-create trigger users_known_key before insert or update of profile on users
+create trigger users_known_key_first before insert on users
   for each row when (new.profile is not null) execute function refuse_unknown_key();
+create trigger users_known_key_next before update of profile on users
+  for each row when (new.profile is not null and new.profile is distinct from old.profile) execute function refuse_unknown_key();
 create trigger execution_payloads_known_key before insert or update of data on execution_payloads
   for each row execute function refuse_unknown_key();
 
@@ -75,12 +77,12 @@ exception when check_violation then
   null;  -- a service refuses to start until `keys rotate` has sealed them and validated this
 end $$;
 
--- A user as a reply kept it. Its profile comes as it is sealed now, where it is still the same, or where the key that
--- sealed it then is gone.
+-- A user as a reply kept it. Its profile, if it had one, comes as it is sealed now, where it is still the same, or where the
+-- key that sealed it then is gone.
 create function with_current_seal(reply jsonb) returns jsonb language sql stable
 begin atomic
   select coalesce((select with_current_seal.reply || jsonb_build_object('profile', u.profile) from users u
-    where u.id = (with_current_seal.reply ->> 'id')::uuid
+    where u.id = (with_current_seal.reply ->> 'id')::uuid and with_current_seal.reply ->> 'profile' is not null
       and (to_jsonb(u.profile_mac) = with_current_seal.reply -> 'profile_mac'
         or not exists (select from sealing_keys k
           where k.key_id = sealing_key((with_current_seal.reply ->> 'profile')::bytea)))), with_current_seal.reply);

@@ -141,7 +141,8 @@ grant execute on function create_user, update_user, create_executions to jeex_ap
 revoke execute on function begin_user_write from jeex_system;
 revoke insert on users from jeex_system;
 
-drop trigger users_known_key on users;
+drop trigger users_known_key_first on users;
+drop trigger users_known_key_next on users;
 drop trigger execution_payloads_known_key on execution_payloads;
 drop function with_current_seal, refuse_unknown_key;
 alter table users drop constraint users_profile_sealed, drop column profile_mac,

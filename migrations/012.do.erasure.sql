@@ -1,8 +1,9 @@
 -- Erasure, its ledger, and the walls around what is personal: the app reads ids of users and nothing else of them; the rest
--- goes through functions that run as jeex_system and decide by the actor.
+-- goes through functions that run as jeex_system. Those that are given an actor decide by it; user_by_email, users_by_id and
+-- list_users answer the system alone, and the service lets nobody else ask them.
 
--- Who was erased: ids only, and no foreign key, since it outlives what it is about. A copy kept outside the database is
--- applied again to a restored one.
+-- Who was erased: ids only, and no foreign key, since it outlives what it is about, and holds ids that are not here (any
+-- more, or yet). A copy kept outside the database is applied again to a restored one.
 create table erasures (
   user_id uuid primary key,
   erase_time timestamptz not null,
@@ -12,16 +13,23 @@ create table erasures (
 insert into erasures (user_id, erase_time, caller, correlation_id)
 select u.id, u.delete_time, u.caller, u.correlation_id from users u where u.delete_time is not null;
 
--- The planner's statistics are samples of the rows, and would keep an address after its user was erased.
+-- The planner's statistics are samples of the rows, and would keep an address after its user was erased, and a text after its
+-- project was purged: none are kept of what people write, of what is sealed, and of errors that may quote it.
 alter table users alter email set statistics 0, alter name set statistics 0, alter profile set statistics 0,
   alter profile_mac set statistics 0, alter last_login_time set statistics 0;
 alter index users_email_key alter column 1 set statistics 0;
 alter table requests alter request_hash set statistics 0, alter reply set statistics 0;
+alter table projects alter name set statistics 0, alter metadata set statistics 0;
+alter table document_bodies alter content set statistics 0;
+alter table documents alter search set statistics 0;
+alter table document_versions alter metadata set statistics 0, alter reason set statistics 0;
+alter table agent_executions alter error_message set statistics 0, alter cancel_reason set statistics 0;
+alter table execution_payloads alter data set statistics 0;
+alter table exports alter error_message set statistics 0, alter file_path set statistics 0;
+-- Not by pg_stats, which hides from the owner the tables whose rows a policy guards.
 do $$ begin
-  perform pg_clear_attribute_stats(s.schemaname, s.tablename, s.attname, s.inherited) from pg_stats s
-  where s.schemaname = 'jeex' and (s.tablename, s.attname) in (('users', 'email'), ('users', 'name'), ('users', 'profile'),
-    ('users', 'profile_mac'), ('users', 'last_login_time'), ('users_email_key', 'casefold'), ('requests', 'request_hash'),
-    ('requests', 'reply'));
+  perform pg_clear_attribute_stats('jeex', t.relname, a.attname, false) from pg_attribute a join pg_class t on t.oid = a.attrelid
+  where t.relnamespace = 'jeex'::regnamespace and a.attstattarget = 0;
 end $$;
 
 -- Locks a user's row, then its projects in id order: whatever is judged of them after that stays true.
@@ -38,33 +46,30 @@ begin
   return locked;
 end $$;
 
--- Erases a user, sole owner or not: nothing personal stays, memberships end, stored replies by and about it go, the id stays
--- as author. Answers ERASED, ALREADY_ERASED or UNKNOWN. Runs with the rights of who calls it: delete_user's, which asks the
--- rules first, or the owner's, who applies the ledger.
-create function erase_user(c call, target uuid) returns text language plpgsql as $$
+-- Erases a user by an entry of the ledger, sole owner or not: nothing personal stays, memberships end, stored replies by and
+-- about it go, the id stays as author. The entry is kept as it is, also of an id that is not here; an id's first one stays.
+-- Answers ERASED, ALREADY_ERASED or UNKNOWN. Runs with the rights of who calls it: delete_user's, which asks the rules
+-- first, or the owner's, who applies the ledger.
+create function erase_user(c call, entry erasures) returns text language plpgsql as $$
 declare
-  erased users := lock_user(target);
-  live boolean := erased.delete_time is null;
+  found_user users := lock_user(entry.user_id);
+  live boolean := found_user.id is not null and found_user.delete_time is null;
   member project_members;
 begin
-  if erased.id is null then
-    return 'UNKNOWN';
-  end if;
   if live then
-    for member in select m.* from project_members m where m.user_id = target order by m.project_id loop
+    for member in select m.* from project_members m where m.user_id = entry.user_id order by m.project_id loop
       perform scope_to(member.project_id);
-      delete from project_members m where m.project_id = member.project_id and m.user_id = target;
-      perform record_change(c, member.project_id, 'MEMBER_REMOVED', target);
+      delete from project_members m where m.project_id = member.project_id and m.user_id = entry.user_id;
+      perform record_change(c, member.project_id, 'MEMBER_REMOVED', entry.user_id);
     end loop;
     update users u set email = null, name = null, profile = null, profile_mac = null, last_login_time = null,
-      delete_time = clock_timestamp(), update_time = clock_timestamp(), row_version = u.row_version + 1,
+      delete_time = entry.erase_time, update_time = clock_timestamp(), row_version = u.row_version + 1,
       caller = c.caller, correlation_id = c.correlation_id
-    where u.id = target returning * into erased;
-    delete from requests r where r.user_id = target or r.actor_id = target;
+    where u.id = entry.user_id;
+    delete from requests r where r.user_id = entry.user_id or r.actor_id = entry.user_id;
   end if;
-  insert into erasures (user_id, erase_time, caller, correlation_id)
-  values (target, erased.delete_time, erased.caller, erased.correlation_id) on conflict (user_id) do nothing;
-  return case when live then 'ERASED' else 'ALREADY_ERASED' end;
+  insert into erasures select entry.* on conflict (user_id) do nothing;
+  return case when live then 'ERASED' when found_user.id is null then 'UNKNOWN' else 'ALREADY_ERASED' end;
 end $$;
 
 drop function delete_user;
@@ -103,7 +108,7 @@ begin
     result := null;
     return;
   end if;
-  perform erase_user(c, target);
+  perform erase_user(c, row(target, clock_timestamp(), c.caller, c.correlation_id)::erasures);
   select * into result from users u where u.id = target;
   perform keep_reply(c, null, null, to_jsonb(result));
 end $$;
@@ -156,11 +161,18 @@ create or replace function set_member(c call, project uuid, target uuid, new_rol
                                       out verdict text, out detail jsonb, out result project_members)
 language plpgsql as $$
 declare
-  -- Users before projects, as everywhere: erasing the user waits for this row's lock, or this finds it erased.
-  target_known boolean := lock_live_user(target);
+  target_known boolean;
   opened record;
   counted record;
 begin
+  -- Who is no owner is refused before any lock: it would hold up the target's own calls, and tell by its time who exists.
+  verdict := (enter_project(project, c.actor, 'owner')).verdict;
+  if verdict <> 'OK' then
+    return;
+  end if;
+  -- Users before projects, as everywhere: erasing the user waits for this row's lock, or this finds it erased.
+  target_known := lock_live_user(target);
+  -- Asked again, under the project's lock: the actor may have lost its role since.
   select * into opened from begin_write(c, project, 'owner');
   verdict := opened.verdict;
   if verdict = 'REPLAY' then

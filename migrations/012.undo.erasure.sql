@@ -140,4 +140,11 @@ alter table users alter email set statistics default, alter name set statistics 
   alter profile_mac set statistics default, alter last_login_time set statistics default;
 alter index users_email_key alter column 1 set statistics -1;
 alter table requests alter request_hash set statistics default, alter reply set statistics default;
+alter table projects alter name set statistics default, alter metadata set statistics default;
+alter table document_bodies alter content set statistics default;
+alter table documents alter search set statistics default;
+alter table document_versions alter metadata set statistics default, alter reason set statistics default;
+alter table agent_executions alter error_message set statistics default, alter cancel_reason set statistics default;
+alter table execution_payloads alter data set statistics default;
+alter table exports alter error_message set statistics default, alter file_path set statistics default;
 drop table erasures;

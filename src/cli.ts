@@ -90,7 +90,10 @@ function addPrivacy(program: Command): void {
     .command('user')
     .description('a user, for the right of access')
     .command('export')
-    .description('print all that the database holds about a user, as one JSON document')
+    .description(
+      'print what the database holds about a user, as one JSON document: its row, its memberships, what it made and did; ' +
+        'without the content of projects, and without stored replies, which are sealed and kept for 24 hours',
+    )
     .argument('<id>', 'the user', parseId)
     .option('--pretty', 'indented, instead of on one line')
     .action(async (id: string, options: { pretty?: boolean }) => {
@@ -144,6 +147,14 @@ function addKeys(program: Command): void {
     .action(async (options: { batch: number; json?: boolean }) => {
       const { rotateKeys } = await import('./commands/keys.ts');
       await rotateKeys({ batch: options.batch, json: options.json ?? false });
+    });
+  keys
+    .command('drop')
+    .description('take a key out of the database under which nothing is sealed')
+    .argument('<id>', 'its number', parseKeyId)
+    .action(async (id: number) => {
+      const { dropUnused } = await import('./commands/keys.ts');
+      await dropUnused(id);
     });
   keys
     .command('status')
@@ -206,6 +217,11 @@ function parseBatch(text: string): number {
   const rows = /^\d{1,5}$/.test(text) ? Number(text) : 0;
   if (rows < 1 || rows > 10_000) throw new InvalidArgumentError('expected a whole number from 1 to 10000.');
   return rows;
+}
+
+function parseKeyId(text: string): number {
+  if (!/^\d{1,5}$/.test(text)) throw new InvalidArgumentError("expected a key's number, such as 1.");
+  return Number(text);
 }
 
 function parseCalls(text: string): number {

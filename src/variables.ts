@@ -53,14 +53,24 @@ function parseListen(text: string): Address | undefined {
 const listen = (example: string) => variable(value(parseListen).default(parseAddress(example)), LISTEN, example);
 const LISTEN = 'host:port, an IPv6 host in brackets, port 0 for any free one';
 
+/**
+ * Only what leaves one place for user and password, so that others (a role's, one from a file) can take it: a URL without a
+ * host has none, and `pg` would let a parameter win over it.
+ */
 function parseDatabaseUrl(text: string): string | undefined {
   const url = URL.parse(text);
   const known = url?.protocol === 'postgres:' || url?.protocol === 'postgresql:';
-  return known && url.hostname !== '' && url.pathname.length > 1 ? text : undefined;
+  if (!known || url.hostname === '' || url.pathname.length < 2) return undefined;
+  return url.searchParams.has('user') || url.searchParams.has('password') ? undefined : text;
 }
 
 const databaseUrl = (role: string, example: string) =>
-  variable(value(parseDatabaseUrl).optional(), `a URL postgres://user:password@host:port/database${role}`, example);
+  variable(
+    value(parseDatabaseUrl).optional(),
+    `a URL postgres://user:password@host:port/database${role}; a socket's directory is a host too, with %2F for each /; ` +
+      'user and password stand before the host, not among the parameters',
+    example,
+  );
 
 function parseOrigins(text: string): string[] | undefined {
   const origins = text.split(',').map((origin) => origin.trim());

@@ -172,7 +172,7 @@ describe('a call that ends otherwise leaves one record', async () => {
   };
 
   /** The same over gRPC. */
-  const beginGrpc = (headers: Record<string, string> = {}) => {
+  const beginGrpc = (headers: Record<string, string> = {}, bytes = Buffer.from([0, 0, 0, 0, 9])) => {
     const session = connect(`http://${echo.grpc}`).on('error', () => {});
     const stream = session.request({
       ':method': 'POST',
@@ -183,10 +183,12 @@ describe('a call that ends otherwise leaves one record', async () => {
       ...headers,
     });
     stream.on('error', () => {}).on('close', () => session.close());
-    stream.resume().write(Buffer.from([0, 0, 0, 0, 9]));
+    stream.resume().write(bytes);
     return stream;
   };
 
+  /** A message that says it is compressed. */
+  const PACKED = Buffer.from([1, 0, 0, 0, 1, 9]);
   const LARGE = new Uint8Array(5 * 1024 * 1024);
 
   const ENDS: readonly (readonly [string, string, () => unknown, Partial<AccessRecord>?])[] = [
@@ -222,7 +224,16 @@ describe('a call that ends otherwise leaves one record', async () => {
     ],
     ['at its deadline, half sent', 'DEADLINE', () => beginGrpc({ 'grpc-timeout': '50m' })],
     ['at its deadline, half sent over HTTP', 'DEADLINE', () => beginHttp({ 'connect-timeout-ms': '50' })],
-    ['too large', 'CANCELLED', () => sendGrpc(client, getUser, LARGE, GOOD)],
+    ['too large', 'RESOURCE_EXHAUSTED', () => sendGrpc(client, getUser, LARGE, GOOD), { caller: 'tester', actor: ID }],
+    ['with a deadline that is none', 'INTERNAL', () => beginGrpc({ 'grpc-timeout': 'soon' }), { caller: 'tester' }],
+    ['packed in an unknown way', 'UNIMPLEMENTED', () => beginGrpc({ 'grpc-encoding': 'br' }, PACKED)],
+    ['that cannot be unpacked', 'INTERNAL', () => beginGrpc({ 'grpc-encoding': 'gzip' }, PACKED)],
+    [
+      'with one field that is right and one that is not',
+      'INVALID_FIELD',
+      () => grpc(watchProject, { projectId: ID.toUpperCase(), afterRevision: -1n }),
+      { projects: [ID] },
+    ],
     [
       'too large over HTTP',
       'RESOURCE_EXHAUSTED',

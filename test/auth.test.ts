@@ -18,6 +18,7 @@ import { clientOf } from './support/client.ts';
 import { endOf, pathOf, post, refusedGrpc, refusedHttp, sendGrpc, streamGrpc, useEcho } from './support/echo.ts';
 import { outcomeOf } from './support/methods.ts';
 import { useService } from './support/service.ts';
+import { BASE_ENVIRONMENT } from './support/spawned.ts';
 import { ask, forgeries, now, RARELY, useAuthenticator, useIssuer } from './support/tokens.ts';
 
 const issuer = await useIssuer();
@@ -171,7 +172,7 @@ describe('the command token', () => {
   const dataDir = mkdtempSync(join(tmpdir(), 'jeex-token-'));
   after(() => rmSync(dataDir, { recursive: true }));
   const run = async (...args: string[]) => {
-    const env = { PATH: process.env.PATH, DATA_DIR: dataDir };
+    const env = { ...BASE_ENVIRONMENT, DATA_DIR: dataDir };
     const ended = promisify(execFile)(process.execPath, [entry, 'token', ...args], { env });
     return await ended.then(
       ({ stdout, stderr }) => ({ code: 0, stdout, stderr }),

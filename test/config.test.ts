@@ -1,8 +1,12 @@
 import assert from 'node:assert/strict';
-import { readFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { suite, test } from 'node:test';
+import { after, suite, test } from 'node:test';
+import { Client } from 'pg';
 import { type Config, ConfigError, loadConfig } from '../src/config.ts';
+import { connectionString } from '../src/db/connection.ts';
+import { withLogin } from '../src/db/roles.ts';
 import { VARIABLES } from '../src/variables.ts';
 
 const url = 'postgres://jeex_app:pa55word@db.example:5432/jeex';
@@ -10,6 +14,11 @@ const url = 'postgres://jeex_app:pa55word@db.example:5432/jeex';
 const GIVEN = { DATABASE_URL: url, MIGRATE: 'check', ENCRYPTION_KEYS: '1:x' };
 const AUTH = { AUTH_JWKS: 'keys.json', AUTH_ISSUER: 'me' };
 const ALGORITHMS = ['EdDSA', 'ES256', 'PS256', 'RS256'];
+const folder = mkdtempSync(join(tmpdir(), 'jeex-config-'));
+after(() => rmSync(folder, { recursive: true }));
+const passwordFile = join(folder, 'jeex_app');
+writeFileSync(passwordFile, 'a/b:c@d?%2F\n');
+
 const TLS = { TLS_CERT_FILE: 'a', TLS_KEY_FILE: 'b' };
 
 suite('the configuration', () => {
@@ -81,8 +90,16 @@ suite('the configuration', () => {
     TLS_CLIENT_NAMES: [',', 'a b'],
     ALLOW_PLAINTEXT: ['yes', '1'],
     ALLOWED_ORIGINS: ['*', 'a.example', 'https://a.example/', 'https://a.example/path', 'ftp://a.example', 'null', ','],
-    DATABASE_URL: ['db.example', 'mysql://db.example/jeex', 'postgres:///jeex', 'postgres://db.example'],
-    MIGRATION_DATABASE_URL: ['x', 'postgres://db.example/'],
+    DATABASE_URL: [
+      'db.example',
+      'mysql://db.example/jeex',
+      'postgres:///jeex',
+      'postgres:///jeex?host=/run/postgresql&user=jeex_app',
+      'postgres://db.example/jeex?user=jeex_app',
+      'postgres://jeex_app@db.example/jeex?password=sekret',
+      'postgres://db.example',
+    ],
+    MIGRATION_DATABASE_URL: ['x', 'postgres://db.example/', 'postgres:///jeex?host=/run/postgresql&user=jeex_owner'],
     DATABASE_PASSWORD_FILE: [],
     MIGRATION_DATABASE_PASSWORD_FILE: [],
     MIGRATE: ['yes', 'AUTO'],
@@ -95,7 +112,7 @@ suite('the configuration', () => {
     ACCESS_LOG_FULL: ['block'],
     SHUTDOWN_GRACE_SECONDS: ['-1', '3601', '30s'],
     LOG_LEVEL: ['verbose', 'INFO'],
-    ADMIN_DATABASE_URL: ['x'],
+    ADMIN_DATABASE_URL: ['x', 'postgres:///postgres?host=/run/postgresql&user=postgres'],
     PASSWORDS_DIR: [],
   };
   for (const [name, values] of Object.entries(refused)) {
@@ -107,6 +124,29 @@ suite('the configuration', () => {
       });
     }
   }
+
+  test('takes the password of a file through a socket too', async () => {
+    const { databaseUrl } = loadConfig({
+      ...GIVEN,
+      DATABASE_URL: 'postgres://jeex_app@%2Frun%2Fpostgresql/jeex',
+      DATABASE_PASSWORD_FILE: passwordFile,
+    });
+    const seen = new Client({ connectionString: await connectionString(databaseUrl as string) });
+    assert.deepEqual(
+      [seen.host, seen.user, seen.password, seen.database],
+      ['/run/postgresql', 'jeex_app', 'a/b:c@d?%2F', 'jeex'],
+    );
+    const admin = withLogin('postgres://postgres:x@%2Frun%2Fpostgresql/postgres', 'jeex', 'jeex_owner', 'p%/');
+    const owner = new Client({ connectionString: admin });
+    assert.deepEqual(
+      [owner.host, owner.user, owner.password, owner.database],
+      ['/run/postgresql', 'jeex_owner', 'p%/', 'jeex'],
+    );
+    assert.match(
+      mistakes({ DATABASE_URL: 'postgres:///jeex?host=/run/x' }).message,
+      /a socket's directory .* %2F for each/,
+    );
+  });
 
   test('reports every mistake at once, with an example and without the values', () => {
     const error = mistakes({ GRPC_LISTEN: 'sekret-1', POOL_SIZE: 'sekret-2', DATABASE_URL: 'sekret-3' });

@@ -88,6 +88,16 @@ describe('the health of the database', () => {
   });
 });
 
+describe('a watch of the health', () => {
+  it('ends when its actor is erased', async () => {
+    const actor = await newUser(service);
+    const watching = database.watchHealth({}, { actor })[Symbol.asyncIterator]();
+    assert.equal((await watching.next()).value?.health?.status, DatabaseStatus.HEALTHY);
+    await service.users.deleteUser({ id: actor });
+    await assert.rejects(watching.next(), { reason: 'ACTOR_UNKNOWN' });
+  });
+});
+
 describe('the migrations', () => {
   it('are all applied, each with the checksum of its file', async () => {
     const status = await database.getMigrationStatus({});

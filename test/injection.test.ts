@@ -19,12 +19,9 @@ const admin = await connectAs(database.adminUrl ?? '');
 
 /** Ways out of a text, an identifier, a comment, a dollar quote, a pattern, JSON, a search query and an array. */
 const INJECTIONS = [
-  `x'); drop table jeex.users; --`,
-  `' or '1'='1`,
-  `\\'; select pg_sleep(60); --`,
-  `$$; delete from projects; $$ /* " */`,
-  `"},{"role":"OWNER"}{'a',NULL}\u02bc`,
-  `a' & !b:* | <-> %_\\`,
+  `x'); drop table jeex.users; -- $$; delete from projects; $$ /* "`,
+  `\\'; select pg_sleep(60); --"},{"role":"OWNER"}{'a',NULL}\u02bc`,
+  `' or '1'='1' or a & !b:* | <-> %_\\`,
 ];
 
 /** What a call may end in that carried such a text: an answer, or a refusal that is the caller's. */

@@ -1,10 +1,11 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
-import { after, describe, it } from 'node:test';
+import { after, describe, it, type TestContext } from 'node:test';
 import { credentials } from '@grpc/grpc-js';
 import { type AuditOptions, auditIsolation, type Report } from '../src/audit/isolation/audit.ts';
 import { GROUPS, type Group } from '../src/audit/isolation/check.ts';
 import { tenantTables } from '../src/audit/isolation/database.ts';
+import { verdictOf } from '../src/audit/isolation/report.ts';
 import { withLogin } from '../src/db/roles.ts';
 import { registry } from '../src/db/statement.ts';
 import { runCommand } from './support/command.ts';
@@ -25,7 +26,7 @@ const audit = (groups: readonly Group[], options: Partial<AuditOptions> = {}): P
     signer: null,
     exclusive: true,
     groups,
-    load: 200,
+    load: 100,
     signal: new AbortController().signal,
     tell: () => {},
     progress: () => {},
@@ -36,27 +37,51 @@ const audit = (groups: readonly Group[], options: Partial<AuditOptions> = {}): P
 const faultsOf = ({ results }: Report): readonly string[] =>
   results.flatMap(({ name, faults }) => faults.map((fault) => `${name}: ${fault}`));
 
-/** Audits with something broken, and mends it again. */
-const whileBroken = async (groups: readonly Group[], broken: string, mended: string): Promise<readonly string[]> => {
-  await owner.query(broken);
+/** Audits with something broken, by the schema's owner or somebody else, and mends it again. */
+const whileBroken = async (
+  groups: readonly Group[],
+  broken: string,
+  mended: string,
+  by = owner,
+): Promise<readonly string[]> => {
+  await by.query(broken);
   try {
     const report = await audit(groups);
     assert.equal(report.ok, false);
     return faultsOf(report);
   } finally {
-    await owner.query(mended);
+    await by.query(mended);
   }
+};
+
+/** What the audit says of a service that connects as a role of the test's own, which is gone after it. */
+const faultsAs = async (t: TestContext, attributes: string, more = ''): Promise<readonly string[]> => {
+  const role = `jeex_test_${randomBytes(6).toString('hex')}`;
+  await admin.query(`create role ${role} login ${attributes} password 'secret' in role jeex_app`);
+  t.after(() => admin.query(`drop role ${role}`));
+  if (more !== '') await admin.query(`grant ${more} to ${role} with inherit false, set true`);
+  const report = await audit(['catalog'], { databaseUrl: withLogin(db.adminUrl, db.name, role, 'secret') });
+  return faultsOf(report).map((fault) => fault.replaceAll(role, 'ROLE'));
 };
 
 const FORCED = 'row-level security is on and forced on every tenant table';
 const POLICIES = 'the policies are the expected ones, the scope a bare comparison';
+const POWERLESS = "the service's role cannot bypass it, nor become a role that can";
 const DEFINERS = 'what crosses projects is known, owned by jeex_system, with a fixed search_path';
+const KEYED = 'every key of a tenant table holds the project';
+const NOTHING_ELSE = 'nothing else shows the rows';
 const SCOPE = `(project_id = nullif(current_setting('jeex.project_id', true), '')::uuid)`;
+/** Evaluated once for a statement: a batch of them would see its first caller's rows. */
+const WRAPPED = SCOPE.replace('= ', '= (select ').replace('::uuid', '::uuid)');
 
 describe('the audit', () => {
   it('passes on a healthy database, and leaves nothing', async () => {
-    const report = await audit(['catalog', 'plans', 'membership', 'tables', 'foreign']);
+    const report = await audit(['catalog', 'plans', 'membership', 'tables', 'foreign', 'roles', 'load']);
     assert.deepEqual([faultsOf(report), report.left, report.ok], [[], [], true]);
+    assert.match(
+      verdictOf(report, 1),
+      /^\nOPEN, since authentication is off: .*\nLeft out: forged tokens, since authentication is off, timings, forged\./,
+    );
     const { rows } = await owner.query(`select (select count(*) from projects)::int as projects,
       (select count(*) from users where delete_time is null)::int as users`);
     assert.deepEqual(rows, [{ projects: 0, users: 0 }]);
@@ -85,12 +110,11 @@ describe('the audit fails when', () => {
 
   it('row-level security is off on a table', async () => {
     const faults = await whileBroken(
-      ['catalog', 'tables'],
+      ['catalog'],
       'alter table documents disable row level security',
       'alter table documents enable row level security',
     );
-    assert.ok(faults.includes(`${FORCED}: documents: row-level security is off`));
-    assert.ok(faults.some((fault) => fault.endsWith('documents shows rows')));
+    assert.deepEqual(faults, [`${FORCED}: documents: row-level security is off`]);
   });
 
   it('a policy is dropped', async () => {
@@ -108,17 +132,29 @@ describe('the audit fails when', () => {
   });
 
   it('a policy is wrapped in a sub-select', async () => {
-    const wrapped = SCOPE.replace('= ', '= (select ').replace('::uuid', '::uuid)');
     const faults = await whileBroken(
-      ['catalog', 'tables'],
-      `alter policy scope on document_versions using ${wrapped}`,
+      ['catalog'],
+      `alter policy scope on document_versions using ${WRAPPED}`,
       `alter policy scope on document_versions using ${SCOPE}`,
     );
+    assert.equal(faults.length, 1);
     assert.match(faults[0] ?? '', /the scope a bare comparison: document_versions: the policy scope shows .*SELECT/);
-    assert.ok(
-      faults.some((fault) => /document_versions: a batch/.test(fault)),
-      faults.join('\n'),
+  });
+
+  it('a table shows rows without a scope, or one that the statement before it has set', async () => {
+    const faults = await whileBroken(
+      ['tables'],
+      `alter table documents disable row level security;
+       alter policy scope on document_versions using ${WRAPPED}`,
+      `alter table documents enable row level security;
+       alter policy scope on document_versions using ${SCOPE}`,
     );
+    for (const sign of [/: documents shows rows$/, /: document_versions: a batch/]) {
+      assert.ok(
+        faults.some((fault) => sign.test(fault)),
+        faults.join('\n'),
+      );
+    }
   });
 
   it('the app has a policy more', async () => {
@@ -131,25 +167,21 @@ describe('the audit fails when', () => {
   });
 
   it("the service's role can bypass row-level security", async (t) => {
-    const role = `jeex_test_${randomBytes(6).toString('hex')}`;
-    await admin.query(`create role ${role} login bypassrls password 'bypass' in role jeex_app`);
-    t.after(() => admin.query(`drop role ${role}`));
-    const databaseUrl = withLogin(db.adminUrl, db.name, role, 'bypass');
-    const faults = faultsOf(await audit(['catalog', 'tables'], { databaseUrl }));
-    assert.ok(
-      faults.includes(
-        `the service's role cannot bypass it, nor become a role that can: ${role} can bypass row-level security`,
-      ),
-    );
-    assert.ok(faults.some((fault) => fault.endsWith('projects shows rows')));
+    assert.deepEqual(await faultsAs(t, 'bypassrls'), [`${POWERLESS}: ROLE can bypass row-level security`]);
+  });
+
+  it("the service's role can become one that sees everything", async (t) => {
+    const faults = await faultsAs(t, '', 'jeex_backup');
+    assert.ok(faults.includes(`${POWERLESS}: jeex_backup is a role it is a member of`), faults.join('\n'));
   });
 
   describe('the membership check', () => {
-    const replaced = async (part: string, by: string) => {
-      const { rows } = await owner.query(`select pg_get_functiondef('enter_project'::regproc) as text`);
+    const replaced = async (part: string | RegExp, by: string, name = 'enter_project') => {
+      const { rows } = await owner.query('select pg_get_functiondef($1::regproc) as text', [name]);
       const { text } = rows[0] as { text: string };
-      assert.ok(text.includes(part));
-      return [text.replace(part, by), text] as const;
+      const changed = text.replace(part, by);
+      assert.notEqual(changed, text);
+      return [changed, text] as const;
     };
 
     it('is removed from enter_project', async () => {
@@ -177,10 +209,14 @@ describe('the audit fails when', () => {
 
     it('locks the project before it asks who comes', async () => {
       const members = /\(actor is null or exists \([^)]*\)\)/;
-      const { rows } = await owner.query(`select pg_get_functiondef('enter_project'::regproc) as text`);
-      const [part = ''] = members.exec(rows[0].text) ?? [];
-      const faults = await whileBroken(['membership'], ...(await replaced(part, 'true')));
+      const faults = await whileBroken(['membership'], ...(await replaced(members, 'true')));
       assert.ok(faults.some((fault) => fault.endsWith('stranger of the project locks the project')));
+    });
+
+    it('locks the user to become a member before it asks who comes', async () => {
+      const first = await replaced(/^begin$/m, 'begin perform lock_live_user(target);', 'set_member');
+      const faults = await whileBroken(['membership'], ...first);
+      assert.ok(faults.some((fault) => fault.endsWith('stranger of the project locks a user by SetMember')));
     });
 
     it('leaves the scope to who was refused', async () => {
@@ -210,31 +246,104 @@ describe('the audit fails when', () => {
       'a definer function has no search_path of its own',
       'reset role; set role jeex_system; alter function create_project reset search_path; reset role',
       'set role jeex_system; alter function create_project set search_path = jeex, pg_temp; reset role',
-      new RegExp(`${DEFINERS}: create_project has no fixed search_path`),
+      new RegExp(`${DEFINERS}: create_project\\(call,.* has no fixed search_path`),
     ],
     [
       'the app may call what is not its own',
       'set role jeex_system; grant execute on function purge_rows to jeex_app; reset role',
       'set role jeex_system; revoke execute on function purge_rows from jeex_app; reset role',
-      new RegExp(`${DEFINERS}: purge_rows is not for this role to call`),
+      /purge_rows\(call,uuid\) is not for this role to call/,
     ],
     [
       'the app may set the scope by itself',
       'grant execute on function scope_to to jeex_app',
       'revoke execute on function scope_to from jeex_app',
-      /scope_to sets the scope without asking/,
+      /scope_to\(uuid\) sets the scope without asking/,
+    ],
+    [
+      'a known definer function has an overload',
+      `create function sweep(uuid) returns setof projects language sql security definer set search_path = jeex, pg_temp
+         as 'select * from projects';
+       grant execute on function sweep(uuid) to jeex_app; grant create on schema jeex to jeex_system;
+       alter function sweep(uuid) owner to jeex_system; revoke create on schema jeex from jeex_system`,
+      'set role jeex_system; drop function sweep(uuid); reset role',
+      new RegExp(`${DEFINERS}: sweep\\(uuid\\) is not for this role to call`),
     ],
     ['a view shows rows', 'create view leak as select * from documents', 'drop view leak', /leak is a view/],
     [
       'a table is not keyed by its project',
       `create table loose (id uuid primary key, project_id uuid references projects, run uuid); grant select on loose to jeex_app`,
       'drop table loose',
-      /loose: its primary key does not begin with project_id/,
+      new RegExp(`${KEYED}: loose: its primary key does not begin with project_id`),
+    ],
+    [
+      'a unique index spans projects',
+      'create unique index across on exports (lease_token) include (project_id)',
+      'drop index across',
+      new RegExp(`${KEYED}: exports: across is unique across projects`),
+    ],
+    [
+      'a table holds rows without saying whose',
+      'create table plain as select content from document_bodies; grant select on plain to jeex_app',
+      'drop table plain',
+      new RegExp(`${NOTHING_ELSE}: plain: this role may select`),
+    ],
+    [
+      'the app reads what is personal',
+      'grant select (email) on users to jeex_app',
+      'revoke select (email) on users from jeex_app',
+      new RegExp(`${NOTHING_ELSE}: users: this role may select \\(email\\)`),
+    ],
+    [
+      'the app reads all of the users',
+      'grant select on users to jeex_app',
+      'revoke select on users from jeex_app; grant select (id, delete_time) on users to jeex_app',
+      new RegExp(`${NOTHING_ELSE}: users: this role may select$`),
+    ],
+    [
+      'the app may empty a table, which no policy looks at',
+      'grant truncate on changes to jeex_app',
+      'revoke truncate on changes from jeex_app',
+      new RegExp(`${NOTHING_ELSE}: changes: this role may truncate`),
     ],
   ];
-  for (const [what, broken, mended, sign] of BROKEN) {
+  /** What it takes an administrator to break. */
+  const BROKEN_ABOVE: readonly (readonly [string, string, string, RegExp])[] = [
+    [
+      'a definer function elsewhere can be called',
+      `create schema helper; grant usage on schema helper to jeex_app;
+       create function helper.leak() returns setof jeex.projects language sql security definer
+         as 'select * from jeex.projects'; grant execute on function helper.leak to jeex_app`,
+      'drop schema helper cascade',
+      new RegExp(`${DEFINERS}: helper\\.leak\\(\\) runs as \\w+ for this role`),
+    ],
+    [
+      'a column of a view elsewhere can be read',
+      `create schema helper; grant usage on schema helper to jeex_app;
+       create view helper.leak as select * from jeex.documents; grant select (project_id) on helper.leak to jeex_app`,
+      'drop schema helper cascade',
+      new RegExp(`${NOTHING_ELSE}: helper\\.leak: this role may select \\(project_id\\)`),
+    ],
+    [
+      'a table of the system was opened',
+      'grant select on pg_statistic to jeex_app',
+      'revoke select on pg_statistic from jeex_app',
+      new RegExp(`${NOTHING_ELSE}: pg_statistic: this role, or everybody, was granted it`),
+    ],
+    [
+      'a function of the system was opened',
+      'grant execute on function pg_read_file(text) to jeex_app',
+      'revoke execute on function pg_read_file(text) from jeex_app',
+      new RegExp(`${NOTHING_ELSE}: pg_read_file\\(text\\): this role, or everybody, was granted it`),
+    ],
+  ];
+  const broken = [
+    ...BROKEN.map((mutation) => [...mutation, owner] as const),
+    ...BROKEN_ABOVE.map((mutation) => [...mutation, admin] as const),
+  ];
+  for (const [what, breaking, mending, sign, by] of broken) {
     it(what, async () => {
-      const faults = await whileBroken(['catalog'], broken, mended);
+      const faults = await whileBroken(['catalog'], breaking, mending, by);
       assert.ok(
         faults.some((fault) => sign.test(fault)),
         faults.join('\n'),
@@ -248,13 +357,13 @@ describe('the command', () => {
     runCommand(['isolation-audit', ...args], env);
 
   it('proves a temporary service that authenticates, in one JSON document and exit code 0', async () => {
-    const { code, out, err } = await run(['--json', '--no-timings', '--load', '200']);
+    const { code, out, err } = await run(['--json', '--only', 'forged']);
     const document = JSON.parse(out);
-    assert.deepEqual([code, document.ok, document.left], [0, true, []], `${out}\n${err}`);
-    const groups = new Set(document.checks.map(({ group }: { group: string }) => group));
+    const { ok, authenticated, left, leftOut } = document;
+    assert.deepEqual([code, ok, authenticated, left], [0, true, true, []], `${out}\n${err}`);
     assert.deepEqual(
-      [...groups],
-      GROUPS.filter((group) => group !== 'timings'),
+      leftOut,
+      GROUPS.filter((group) => group !== 'forged'),
     );
     const forged = document.checks.find(({ name }: { name: string }) => name === 'no RPC takes a forged token');
     assert.match(forged.seen, /alg none.*× \d+ RPCs/);

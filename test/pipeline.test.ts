@@ -8,9 +8,11 @@ import type { Call } from '../src/rpc/call.ts';
 import { Failure } from '../src/rpc/errors.ts';
 import type { AnyHandler } from '../src/rpc/handlers.ts';
 import { createPipeline, type Link } from '../src/rpc/pipeline.ts';
-import { compilePlans } from '../src/rpc/plan.ts';
+import { compilePlans, type MethodPlan } from '../src/rpc/plan.ts';
+import { expireAt } from '../src/rpc/time.ts';
 import { NO_ACCESS_LOG } from './support/access.ts';
 
+const ALL = Object.fromEntries(UserService.methods.map(({ localName }) => [localName, async () => ({})]));
 const ID = '0190f3a1-7b8c-7d2e-8f3a-4b5c6d7e8f90';
 const pipeline = createPipeline({
   log: pino({ level: 'silent' }),
@@ -27,7 +29,7 @@ const call = (handler: AnyHandler, link: Link = forever): Promise<object> => {
   assert.ok(plan);
   const request = create(UserService.method.deleteUser.input, { id: ID });
   return pipeline.unary(
-    pipeline.enter(plan, () => undefined),
+    pipeline.enter(plan, () => undefined, { deadline: null, cut: () => {} }),
     link,
     { decode: () => request, encode: (message) => message },
   );
@@ -85,6 +87,42 @@ test('after the deadline a handler may still say itself how the call ended', asy
   await done;
 });
 
+/** What a request that is never whole is answered with; null as long as it is waited for. */
+const wait = (deadline: number | null) => {
+  const [plan] = compilePlans([{ service: UserService, handlers: ALL }]);
+  const answers: Failure[] = [];
+  const cut = (failure: Failure) => answers.push(failure);
+  pipeline.enter(plan as MethodPlan, () => undefined, { deadline, cut });
+  return () => answers.map(({ reason }) => reason);
+};
+
+test('a request has until its deadline to come in, 10 s without one, and a minute at most', (t) => {
+  t.mock.timers.enable({ apis: ['setTimeout', 'Date'] });
+  const [none, soon, late] = [wait(null), wait(Date.now() + 100), wait(Date.now() + 3_600_000)];
+  const answers = () => [none(), soon(), late()];
+  t.mock.timers.tick(99);
+  assert.deepEqual(answers(), [[], [], []]);
+  t.mock.timers.tick(1);
+  assert.deepEqual(answers(), [[], ['DEADLINE'], []]);
+  t.mock.timers.tick(9_900);
+  assert.deepEqual(answers(), [['DEADLINE'], ['DEADLINE'], []]);
+  t.mock.timers.tick(50_000);
+  assert.deepEqual(answers(), [['DEADLINE'], ['DEADLINE'], ['DEADLINE']]);
+});
+
 test('a service does not start with a method that has no handler', () => {
   assert.throws(() => compilePlans([{ service: UserService, handlers: {} }]), /UserService\/CreateUser has no handler/);
+});
+
+test('a time beyond what a timer can wait for is waited for in steps', ({ mock }) => {
+  const DAY = 86_400_000;
+  mock.timers.enable({ apis: ['setTimeout', 'Date'] });
+  let expired = 0;
+  expireAt(Date.now() + 60 * DAY, () => {
+    expired += 1;
+  });
+  for (let day = 0; day < 59; day += 1) mock.timers.tick(DAY);
+  assert.equal(expired, 0);
+  mock.timers.tick(DAY);
+  assert.equal(expired, 1);
 });

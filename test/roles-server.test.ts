@@ -15,6 +15,7 @@ import { createLog } from '../src/log.ts';
 import { connectAs } from './support/postgres.ts';
 import { prepareServer, useServer } from './support/server.ts';
 import { useService } from './support/service.ts';
+import { BASE_ENVIRONMENT } from './support/spawned.ts';
 import { until } from './support/until.ts';
 
 const ENTRY = fileURLToPath(new URL('../src/jeex-persistence.js', import.meta.url));
@@ -48,7 +49,7 @@ describe('bootstrap on a server of one’s own', () => {
     query(withLogin(adminUrl, 'jeex', `jeex_${login}`, password), 'select current_user::text as me');
   const bootstrap = () =>
     promisify(execFile)(process.execPath, [ENTRY, 'bootstrap'], {
-      env: { PATH: process.env.PATH, ADMIN_DATABASE_URL: adminUrl, PASSWORDS_DIR: folder },
+      env: { ...BASE_ENVIRONMENT, ADMIN_DATABASE_URL: adminUrl, PASSWORDS_DIR: folder },
     });
 
   it('refuses a directory without the needed files, or with a weak password, and names them', async () => {

@@ -6,15 +6,21 @@ import { before, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import type { Client } from 'pg';
+import { openClient } from '../src/db/connection.ts';
 import { down, migrate } from '../src/db/migrator.ts';
 import { ExecutionStatus } from '../src/gen/jeex/persistence/v1/agent_execution_service_pb.js';
+import { dropKey } from '../src/sealing/drop.ts';
+import { parseRing } from '../src/sealing/ring.ts';
+import { type Rotated, rotate } from '../src/sealing/rotate.ts';
 import { runCommand } from './support/command.ts';
 import { connectAs, type TestDatabase, useTestDatabase } from './support/postgres.ts';
 import { newProject, newUser, type TestService, useService } from './support/service.ts';
+import { BASE_ENVIRONMENT } from './support/spawned.ts';
 
 const OLD = `1:${'5e'.repeat(32)}`;
 const NEW = `2:${'b7'.repeat(32)}`;
 const THIRD = `3:${'c1'.repeat(32)}`;
+const FOURTH = `4:${'d0'.repeat(32)}`;
 const ENTRY = fileURLToPath(new URL('../src/jeex-persistence.js', import.meta.url));
 
 const serve = (db: TestDatabase, keys: string): Promise<TestService> =>
@@ -26,8 +32,32 @@ const envOf = (db: TestDatabase, keys: string) => ({
   ENCRYPTION_KEYS: keys,
 });
 
-const rotateKeys = (db: TestDatabase, keys: string, ...args: string[]) =>
-  runCommand(['keys', 'rotate', '--json', ...args], envOf(db, keys));
+/** The work of a command of the owner, in this process: starting one takes longer than all it does here. */
+const asOwner = async <T>(db: TestDatabase, work: (client: Client) => Promise<T>): Promise<T> => {
+  const client = await openClient(db.ownerUrl, 'test');
+  try {
+    await client.query('set search_path = jeex');
+    return await work(client);
+  } finally {
+    await client.end();
+  }
+};
+
+const log = { info: () => {} };
+
+const rotateKeys = (db: TestDatabase, keys: string): Promise<Rotated> => {
+  const ring = parseRing(keys, 'TEST');
+  const { signal } = new AbortController();
+  return asOwner(db, (client) =>
+    rotate({ client, url: db.ownerUrl, ring, batch: 100, signal, log, onProgress: () => {} }),
+  );
+};
+
+const drop = (db: TestDatabase, keys: string, key: number): Promise<void> =>
+  asOwner(db, (client) => dropKey({ client, ring: parseRing(keys, 'TEST'), key, log }));
+
+const keysOf = async (admin: Client): Promise<number[]> =>
+  (await admin.query('select key_id from sealing_keys order by key_id')).rows.map(({ key_id }) => key_id);
 
 /** How many rows are under each key. */
 const rowsByKey = async (admin: Client): Promise<Record<string, number>> => {
@@ -47,21 +77,23 @@ const until = async (admin: Client, condition: string): Promise<void> => {
   throw new Error(`waited in vain for: ${condition}`);
 };
 
+const OWNERS = `select from pg_stat_activity where datname = current_database() and usename = 'jeex_owner'`;
+const OWNER_WAITS = `exists (${OWNERS} and wait_event_type = 'Lock')`;
+
 /** Starts a rotation that gets as far as a row that somebody else holds, and kills it there. */
 const killHalfWay = async (db: TestDatabase, admin: Client, keys: string, payloads: number): Promise<void> => {
   const holder = await connectAs(db.adminUrl);
   await holder.query('begin');
   await holder.query(`select from execution_payloads where ctid = (
     select ctid from execution_payloads order by project_id, execution_id, kind offset ${payloads} limit 1) for update`);
-  const env = { PATH: process.env.PATH, ...envOf(db, keys) };
+  const env = { ...BASE_ENVIRONMENT, ...envOf(db, keys) };
   const child = spawn(process.execPath, [ENTRY, 'keys', 'rotate', '--batch', '5'], { env, stdio: 'ignore' });
   const exited = once(child, 'exit');
-  const ofOwner = `select from pg_stat_activity where datname = current_database() and usename = 'jeex_owner'`;
-  await until(admin, `exists (${ofOwner} and wait_event_type = 'Lock')`);
+  await until(admin, OWNER_WAITS);
   child.kill('SIGKILL');
   assert.deepEqual(await exited, [null, 'SIGKILL']);
   await holder.query('rollback');
-  await until(admin, `not exists (${ofOwner})`);
+  await until(admin, `not exists (${OWNERS})`);
 };
 
 describe('a rotation of the keys', async () => {
@@ -131,15 +163,18 @@ describe('a rotation of the keys', async () => {
   it('goes on where it was, every row being read throughout, and says what may go', async () => {
     const waiting = (await rowsByKey(admin))['1'] ?? 0;
     let ended = false;
-    const rotation = rotateKeys(db, `${NEW},${OLD}`, '--batch', '3').finally(() => {
+    const command = ['keys', 'rotate', '--json', '--batch', '3'];
+    const rotation = runCommand(command, envOf(db, `${NEW},${OLD}`)).finally(() => {
       ended = true;
     });
     let reads = 0;
     for (; !ended || reads === 0; reads += 1) await readAll(during);
     const { code, out, err } = await rotation;
     assert.equal(code, 0, err);
-    const { rows, of, key, removed } = JSON.parse(out);
-    assert.deepEqual({ rows, of, key, removed }, { rows: waiting, of: waiting, key: 2, removed: [1] });
+    const { bytes, ...rotated } = JSON.parse(out);
+    assert.deepEqual(rotated, { rows: waiting, of: waiting, key: 2, removed: [1], hadPlain: false });
+    assert.ok(bytes > 0);
+    assert.doesNotMatch(err, /vacuum full/);
     assert.match(err, new RegExp(`${waiting} of ${waiting} rows sealed again, [0-9.]+ [KM]iB, [0-9.]+ [KM]iB/s`));
     assert.deepEqual(Object.keys(await rowsByKey(admin)), ['2']);
   });
@@ -177,6 +212,7 @@ describe('a rotation of the keys', async () => {
 
 describe('a service that was left behind', async () => {
   const db = await useTestDatabase();
+  const admin = await connectAs(db.adminUrl);
   const behind = await serve(db, `${OLD},${NEW}`);
   const { projectId } = await newProject(behind);
   const create = (service: TestService) =>
@@ -186,7 +222,7 @@ describe('a service that was left behind', async () => {
     const { execution } = await create(behind);
     const ahead = await serve(db, `${NEW},${OLD}`);
     await create(behind);
-    assert.equal((await rotateKeys(db, `${NEW},${OLD}`)).code, 0);
+    await rotateKeys(db, `${NEW},${OLD}`);
     await assert.rejects(create(behind), { reason: 'INTERNAL' });
     await create(ahead);
     assert.ok((await behind.executions.getExecution({ projectId, id: execution?.id ?? '' })).execution?.input);
@@ -196,15 +232,31 @@ describe('a service that was left behind', async () => {
     const again = await serve(db, `${OLD},${NEW}`);
     await create(again);
     await assert.rejects(serve(db, NEW), /lacks key 1/);
-    assert.deepEqual(JSON.parse((await rotateKeys(db, `${NEW},${OLD}`)).out).removed, [1]);
+    assert.deepEqual((await rotateKeys(db, `${NEW},${OLD}`)).removed, [1]);
     await (await serve(db, NEW)).stop();
   });
 
+  it('is told of by the rotation, when it is the one with the older ring: a key that is not in it stays', async () => {
+    const holder = await connectAs(db.adminUrl);
+    await holder.query('begin; select from execution_payloads for update');
+    const refused = assert.rejects(
+      rotateKeys(db, `${THIRD},${NEW}`),
+      /service has started with key 4 .* run this again/,
+    );
+    await until(admin, OWNER_WAITS);
+    const ahead = await serve(db, `${FOURTH},${THIRD},${NEW}`);
+    await holder.query('rollback');
+    await refused;
+    assert.deepEqual(await keysOf(admin), [2, 3, 4]);
+    await create(ahead);
+    assert.deepEqual((await rotateKeys(db, `${FOURTH},${THIRD},${NEW}`)).removed, [2, 3]);
+    await create(ahead);
+  });
+
   it('does not start while its key is being taken out', async () => {
-    const admin = await connectAs(db.adminUrl);
-    await admin.query('update sealing_keys set retired = true where key_id = 2');
-    await assert.rejects(serve(db, `${NEW},${OLD}`), /key 2 was retired .* put the new key first/);
-    await (await serve(db, `${THIRD},${NEW}`)).stop();
+    await admin.query('update sealing_keys set retired = true where key_id = 4');
+    await assert.rejects(serve(db, `${FOURTH},${NEW}`), /key 4 was retired .* put the new key first/);
+    await (await serve(db, `${THIRD},${FOURTH}`)).stop();
   });
 });
 
@@ -219,22 +271,54 @@ describe('a row that does not open', async () => {
     await admin.query('update users set profile = set_byte(profile, 20, get_byte(profile, 20) # 1) where id = $1', [
       broken,
     ]);
-    const { code, err } = await rotateKeys(db, `${NEW},${OLD}`);
-    assert.equal(code, 1);
-    assert.match(
-      err,
+    await assert.rejects(
+      rotateKeys(db, `${NEW},${OLD}`),
       new RegExp(`1 of the sealed rows could not be opened[^]*users\\.profile of ${broken} does not authenticate`),
     );
     assert.deepEqual(await rowsByKey(admin), { 1: 1, 2: 1 });
     await assert.rejects(serve(db, NEW), /lacks key 1/);
+  });
+
+  it('keeps its key from being dropped, as does whatever else makes the database need one', async () => {
+    const both = `${NEW},${OLD}`;
+    await assert.rejects(drop(db, both, 1), /1 row of users\.profile is sealed under key 1/);
+    await assert.rejects(drop(db, both, 3), /knows no key 3/);
+    await rotateKeys(db, `${THIRD},${both}`).catch(() => {});
+    await assert.rejects(drop(db, THIRD, 3), /no other key of ENCRYPTION_KEYS opens/);
+    await drop(db, both, 2);
+    assert.deepEqual(await keysOf(admin), [1, 3]);
+  });
+
+  it('is not what stands in the way of a key that nobody has: it is dropped as the refused start says', async () => {
+    const keys = `${THIRD},${OLD}`;
+    const app = await connectAs(db.appUrl);
+    await app.query(`insert into sealing_keys (key_id, secret) values (77, decode(repeat('00', 62), 'hex'))`);
+    await assert.rejects(serve(db, keys), /lacks key 77.* `jeex-persistence keys drop 77`/);
+    const { code, out, err } = await runCommand(['keys', 'drop', '77'], envOf(db, keys));
+    assert.deepEqual({ code, out }, { code: 0, out: 'no service needs key 77 any more\n' }, err);
+    await (await serve(db, keys)).stop();
   });
 });
 
 describe('rows of release 0.1.0', async () => {
   const db = await useTestDatabase();
   const admin = await connectAs(db.adminUrl);
-  const [user, project, run] = [randomUUID(), randomUUID(), randomUUID()];
+  const [user, project, run, other] = [randomUUID(), randomUUID(), randomUUID(), randomUUID()];
+  const word = `word${randomUUID()}`;
   const input = 'what an agent was given '.repeat(500);
+
+  /** How many files of tables and indexes hold the word, and how many of the planner's samples. */
+  const placesOfWord = async () => {
+    await admin.query('checkpoint');
+    const { rows } = await admin.query(
+      `select (select count(*)::int from pg_class c where c.relkind in ('r', 'i', 't') and not c.relisshared
+           and c.oid <> 'pg_statistic'::regclass
+           and position($1 in pg_read_binary_file(pg_relation_filepath(c.oid))) > 0) as files,
+         (select count(*)::int from pg_stats s where position(encode($1, 'hex') in s::text) > 0) as samples`,
+      [Buffer.from(word)],
+    );
+    return rows[0];
+  };
 
   before(async () => {
     await down(db.ownerUrl, 9);
@@ -242,20 +326,28 @@ describe('rows of release 0.1.0', async () => {
     await admin.query(
       `insert into users (id, email, name, profile, caller, correlation_id)
        values ($1, 'old@example.org', 'Old', $2, 'test', gen_random_uuid())`,
-      [user, unsealed('{"theme":"dark"}')],
+      [user, unsealed(`{"theme":"${word}"}`)],
     );
     await admin.query(`insert into projects (id, name, language) values ($1, 'Old', 'en')`, [project]);
     await admin.query(
       `insert into agent_executions (project_id, id, agent_type, correlation_id, caller, project_revision)
-       values ($1, $2, 'old', gen_random_uuid(), 'test', 0)`,
-      [project, run],
+       select $1, id, 'old', gen_random_uuid(), 'test', 0 from unnest($2::uuid[]) as id`,
+      [project, [run, other]],
     );
     await admin.query(
       `insert into execution_payloads (project_id, execution_id, kind, content_type, data)
-       values ($1, $2, 'input', 'text/plain', $3)`,
-      [project, run, unsealed(input)],
+       values ($1, $2, 'input', 'text/plain', $3), ($1, $2, 'output', 'text/plain', $5), ($1, $4, 'output', 'text/plain', $5)`,
+      [project, run, unsealed(input), other, unsealed(word)],
     );
+    await admin.query('analyze');
+    assert.deepEqual(await placesOfWord(), { files: 2, samples: 1 }, 'what comes more than once is sampled');
     await migrate(db.ownerUrl, { mode: 'auto' });
+  });
+
+  it('leave no samples to the planner', async () => {
+    assert.equal((await placesOfWord()).samples, 0);
+    await admin.query('analyze');
+    assert.equal((await placesOfWord()).samples, 0);
   });
 
   it('keep a service from starting, with what to do', async () => {
@@ -263,15 +355,31 @@ describe('rows of release 0.1.0', async () => {
   });
 
   it('are sealed by a rotation, and then read and compared like any', async () => {
-    const { out, err } = await rotateKeys(db, OLD);
-    assert.equal(JSON.parse(out).rows, 2, err);
-    assert.deepEqual(await rowsByKey(admin), { 1: 2 });
+    const { out, err } = await runCommand(['keys', 'rotate'], envOf(db, OLD));
+    assert.match(out, /^4 rows \(/, err);
+    assert.deepEqual(await rowsByKey(admin), { 1: 4 });
     const { users, executions } = await serve(db, OLD);
     const before = await users.getUser({ id: user });
-    assert.deepEqual(before.user?.profile, { theme: 'dark' });
-    const same = await users.updateUser({ user: { id: user, profile: { theme: 'dark' } } });
+    assert.deepEqual(before.user?.profile, { theme: word });
+    const same = await users.updateUser({ user: { id: user, profile: { theme: word } } });
     assert.equal(same.user?.etag, before.user?.etag);
     const { execution } = await executions.getExecution({ projectId: project, id: run });
     assert.equal(Buffer.from(execution?.input?.data ?? []).toString(), input);
+
+    const [, statement = ''] = /`(vacuum full .*?)`, as jeex_owner/.exec(err) ?? [];
+    assert.equal((await placesOfWord()).files, 2, 'they are still there');
+    await asOwner(db, (client) => client.query(statement));
+    assert.equal((await placesOfWord()).files, 0);
+  });
+
+  it('may be gone back to and come again: a rotation adds what the way back removed', async () => {
+    await down(db.ownerUrl, 10);
+    await migrate(db.ownerUrl, { mode: 'auto' });
+    await assert.rejects(serve(db, OLD), /run `jeex-persistence keys rotate`/);
+    assert.equal((await rotateKeys(db, OLD)).rows, 1);
+    const { users } = await serve(db, OLD);
+    const before = await users.getUser({ id: user });
+    const same = await users.updateUser({ user: { id: user, profile: { theme: word } } });
+    assert.deepEqual(same.user, before.user);
   });
 });

@@ -152,6 +152,14 @@ describe('what is sealed', () => {
     assert.deepEqual(rows[0].hash, identity.hash);
   });
 
+  it('is in no reply about a time before there was a profile', async () => {
+    const request = { email: `${randomUUID()}@example.org`, name: 'N', requestId: randomUUID() };
+    const first = await users.createUser(request);
+    const id = first.user?.id ?? '';
+    await users.updateUser({ user: { id, profile: { later: 'words' } } });
+    assert.deepEqual(await users.createUser(request), first);
+  });
+
   it('takes no change for one when the profile is the same', async () => {
     const { user } = await users.getUser({ id: userId });
     const same = await users.updateUser({ user: { id: userId, profile: { [profile.word]: 1 } } });
@@ -262,6 +270,20 @@ describe('what the database takes', () => {
     await assert.rejects(insert(envelope(1, 29), randomBytes(32)), { constraint: 'users_profile_sealed' });
     await assert.rejects(insert(envelope(1), null), { constraint: 'users_profile_sealed' });
     await assert.rejects(insert(envelope(1), randomBytes(31)), { constraint: 'users_profile_mac_length' });
+  });
+
+  it('is a name, where the profile beside it is under a key that is being taken out; a profile is not', async () => {
+    const id = await newUser(service);
+    await users.updateUser({ user: { id, profile: { kept: true } } });
+    await admin.query('update sealing_keys set retired = true');
+    try {
+      const { user } = await users.updateUser({ user: { id, name: 'New' } });
+      assert.deepEqual([user?.name, user?.profile], ['New', { kept: true }]);
+      await assert.rejects(users.updateUser({ user: { id, profile: {} } }), { reason: 'INTERNAL' });
+      await assert.rejects(insert(envelope(1), randomBytes(32)), /key 1 is not in use/);
+    } finally {
+      await admin.query('update sealing_keys set retired = false');
+    }
   });
 
   it('is no id that the bytes it ends as would make no UUID', async () => {

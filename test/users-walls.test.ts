@@ -26,7 +26,8 @@ describe('the walls around users in the database', () => {
     'copy users to stdout',
     'table erasures',
     'delete from erasures',
-    `select erase_user(row(null, 'x', gen_random_uuid(), null, null, null, null)::call, $1)`,
+    `select erase_user(row(null, 'x', gen_random_uuid(), null, null, null, null)::call,
+      row($1, now(), 'x', gen_random_uuid())::erasures)`,
     'select lock_user($1)',
     `select * from begin_user_write(row(null, 'x', gen_random_uuid(), null, null, null, null)::call, $1)`,
   ];
@@ -79,6 +80,25 @@ describe('the walls around users in the database', () => {
         assert.deepEqual(rows, [{ verdict, name: null }], write);
       }
     }
+  });
+
+  it('let nobody but an owner of the project lock a user by making it a member', async () => {
+    const { projectId, owner, editor, viewer, stranger } = await newProject(service);
+    const target = await newUser(service);
+    const asked = async (actor: string) => {
+      await app.query('begin');
+      const { rows } = await app.query(
+        `select verdict from set_member(row($1::uuid, 'x', gen_random_uuid(), null, null, null, null)::call, $2, $3, 'VIEWER')`,
+        [actor, projectId, target],
+      );
+      const xact = await app.query('select pg_current_xact_id_if_assigned() is not null as wrote');
+      await app.query('rollback');
+      return [rows[0].verdict, xact.rows[0].wrote];
+    };
+    assert.deepEqual(await asked(stranger), ['PROJECT_NOT_FOUND', false]);
+    assert.deepEqual(await asked(randomUUID()), ['ACTOR_UNKNOWN', false]);
+    for (const member of [editor, viewer]) assert.deepEqual(await asked(member), ['ROLE_REQUIRED', false]);
+    assert.deepEqual(await asked(owner), ['OK', true]);
   });
 
   it('stand on functions whose names nobody can redirect', async () => {

@@ -23,6 +23,8 @@ export interface AccessRecord {
   /** `OK`, the reason of a refusal, or the code where there is no reason; `OPENED` when a stream sent its first message. */
   readonly result: string;
   readonly correlationId: string;
+  /** Whether the call was let in: authenticated, and within its scopes. */
+  readonly admitted: boolean;
   /** From the call's headers to its end, in milliseconds. */
   readonly durationMs: number;
 }
@@ -61,8 +63,8 @@ export const createAccessLog = async (options: AccessLogOptions, log: Logger): P
       const answeredRead = record.read && ANSWERED.has(record.result);
       if (answeredRead && reads === 'aggregate') tally.add(record);
       else if (answeredRead && reads === 'writes') return;
-      // A flood of refusals must not add to what cannot be written.
-      else if (outlet.full && full === 'refuse' && record.result === 'OVERLOADED') outlet.refuse();
+      // A flood of calls that nobody let in must not take the room of those that were.
+      else if (outlet.full && full === 'refuse' && !record.admitted) outlet.refuse();
       else outlet.write(accessLine(record), 1);
     },
     close: async () => {

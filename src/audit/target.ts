@@ -21,7 +21,7 @@ export interface Place {
 
 /** How often, in milliseconds, a file is looked for by its name while it is written to. */
 const LOOK_MS = 1000;
-/** From this size on, in bytes, the service moves a file of its own out of the way; one earlier file is kept. */
+/** From this size on, in bytes, the service moves a file of its own out of the way, and deletes none: that is for people. */
 const MAX_OWN_BYTES = 64 * 1024 * 1024;
 
 // Non-blocking, for a pipe with a name: a write that waits for its reader would hold a thread of the pool that files, DNS
@@ -74,7 +74,7 @@ const fileTarget = async (place: Place): Promise<Target> => {
     const found = await stat(place.to).catch(() => null);
     if (found?.ino !== opened.ino || found.dev !== opened.dev) return false;
     if (!place.own || found.size < MAX_OWN_BYTES) return true;
-    await rename(place.to, `${place.to}.1`);
+    await rename(place.to, `${place.to}.${new Date().toISOString().replaceAll(/[-:.]/g, '')}`);
     return false;
   };
 

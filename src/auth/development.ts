@@ -60,6 +60,10 @@ const parse = (text: string): unknown => {
   }
 };
 
+/** Whether a file holds the key set of a key. */
+const verifies = (jwksFile: string, key: JWK): boolean =>
+  existsSync(jwksFile) && readFileSync(jwksFile, 'utf8') === keySetOf([key]);
+
 /** The key that signs tokens for development, and the file with the key set that verifies them; made when they are not there. */
 export const developmentKey = async (dataDir: string): Promise<{ key: JWK; jwksFile: string }> => {
   const folder = join(dataDir, 'auth');
@@ -72,6 +76,7 @@ export const developmentKey = async (dataDir: string): Promise<{ key: JWK; jwksF
     writeFileSync(keyFile, JSON.stringify(await makeKey()), { mode: 0o600, flag: 'wx' });
   }
   const key = readKey(keyFile);
-  if (!existsSync(jwksFile)) writeFileSync(jwksFile, keySetOf([key]));
+  // Another key may have been put there since.
+  if (!verifies(jwksFile, key)) writeFileSync(jwksFile, keySetOf([key]));
   return { key, jwksFile };
 };

@@ -24,9 +24,10 @@ export interface Feed {
 }
 
 /**
- * What can be wrong with a chain. `altered`: the change before it is sound, and this one does not follow from it. `broken`:
- * it does not follow, and neither is the change before it sound. `head`: the project's own chain is another than its last
- * change's. `rewritten`: whole, and another than the one that was kept.
+ * What can be wrong with a chain. `altered`: the change before it follows from its own predecessor, and this one does not
+ * follow from it: it is altered, or that one is, together with its chain. `broken`: it does not follow, and neither does the
+ * change before it. `head`: the project's own chain is another than its last change's. `rewritten`: whole, and another than
+ * the one that was kept.
  */
 type FaultName = 'altered' | 'broken' | 'missing' | 'added' | 'head' | 'rewritten';
 
@@ -35,6 +36,8 @@ export interface Fault {
   readonly revision: bigint;
   /** The change's own; null where there is none. */
   readonly kind: string | null;
+  /** The other change that it can be as well; null where there is none, or where a kept chain rules it out. */
+  readonly orRevision: bigint | null;
   /** The whole of it, for people. */
   readonly text: string;
 }
@@ -88,6 +91,8 @@ export class ChainWalk {
   /** What the chain at the position can be: as it is stored and, where that is wrong, as it is computed. Empty: not known. */
   #before: readonly Buffer[] = [GENESIS];
   #sound = true;
+  /** Whether the chain at the position is known from outside the database: as the beginning, or kept. */
+  #anchored = true;
 
   /** @param kept chains that somebody kept outside the database, by revision */
   constructor(kept: ReadonlyMap<bigint, Buffer> = new Map()) {
@@ -122,9 +127,11 @@ export class ChainWalk {
       this.#blame('added', link, `was added: changes up to ${earliest} are forgotten`);
     } else {
       if (link.revision > this.#position + 1n) this.#miss(this.#position + 1n, link.revision - 1n);
-      this.#compareKept(link);
+      const kept = this.#kept.get(link.revision);
+      if (kept && !kept.equals(link.chain)) this.#blameRewritten(link);
       this.#compute(link);
       this.#position = link.revision;
+      this.#anchored = kept?.equals(link.chain) ?? false;
     }
   }
 
@@ -142,14 +149,17 @@ export class ChainWalk {
   }
 
   #blameLink(link: Link): void {
-    if (this.#sound)
-      this.#blame('altered', link, 'is altered: its chain is not what its fields and the change before it make');
-    else this.#blame('broken', link, 'does not follow from the change before it, which is not proven itself');
+    const made = `the chain of revision ${link.revision} is not what its fields and the chain before it make`;
+    if (this.#anchored) {
+      this.#blame('altered', link, `is altered: ${made}`);
+    } else if (this.#sound) {
+      this.#blame('altered', link, `or revision ${this.#position} before it is altered: ${made}`, this.#position);
+    } else {
+      this.#blame('broken', link, 'does not follow from the change before it, which is not proven itself');
+    }
   }
 
-  #compareKept(link: Link): void {
-    const kept = this.#kept.get(link.revision);
-    if (kept === undefined || kept.equals(link.chain)) return;
+  #blameRewritten(link: Link): void {
     this.#blame(
       'rewritten',
       link,
@@ -164,7 +174,11 @@ export class ChainWalk {
     } else if (this.#before.length === 0) {
       this.#doubt(`revision ${head}: no change is left to compute the project's own chain from`);
     } else if (!this.#before.some((chain) => chain.equals(head_chain))) {
-      this.#add('head', head, null, `the project's own chain is not that of its last change, revision ${head}`);
+      const text = `the project's own chain is not that of its last change, revision ${head}`;
+      const why = this.#anchored
+        ? 'the former is altered, or changes after it are removed'
+        : 'one of the two is altered, or changes after it are removed';
+      this.#add({ fault: 'head', revision: head, kind: null, orRevision: null, text: `${text}: ${why}` });
     }
   }
 
@@ -172,7 +186,7 @@ export class ChainWalk {
   #checkReach(revision: bigint): void {
     const { head, earliest_revision: earliest } = this.#feed;
     if (revision > head) {
-      this.#add('missing', revision, null, `revision ${revision} was kept, and the project has reached ${head} only`);
+      this.#missing(revision, `revision ${revision} was kept, and the project has reached ${head} only`);
     } else if (revision < earliest) {
       this.#doubt(`revision ${revision}: its chain was kept, and the change is forgotten by compaction`);
     }
@@ -180,8 +194,12 @@ export class ChainWalk {
 
   #miss(from: bigint, to: bigint): void {
     const text = from === to ? `revision ${from} is missing` : `revisions ${from} to ${to} are missing`;
-    this.#add('missing', from, null, text);
+    this.#missing(from, text);
     this.#jump(to);
+  }
+
+  #missing(revision: bigint, text: string): void {
+    this.#add({ fault: 'missing', revision, kind: null, orRevision: null, text });
   }
 
   /** Goes on after changes that are not there: only a kept chain tells what the next one follows from. */
@@ -190,18 +208,19 @@ export class ChainWalk {
     this.#position = to;
     this.#before = kept === undefined ? [] : [kept];
     this.#sound = kept !== undefined;
+    this.#anchored = kept !== undefined;
   }
 
   #doubt(text: string): void {
     if (this.#unproven.length < MAX_TOLD) this.#unproven.push(text);
   }
 
-  #blame(fault: FaultName, { revision, kind }: Link, text: string): void {
-    this.#add(fault, revision, kind, `revision ${revision} ${kind} ${text}`);
+  #blame(fault: FaultName, { revision, kind }: Link, text: string, orRevision: bigint | null = null): void {
+    this.#add({ fault, revision, kind, orRevision, text: `revision ${revision} ${kind} ${text}` });
   }
 
-  #add(fault: FaultName, revision: bigint, kind: string | null, text: string): void {
+  #add(fault: Fault): void {
     this.#faultCount += 1;
-    if (this.#faults.length < MAX_TOLD) this.#faults.push({ fault, revision, kind, text });
+    if (this.#faults.length < MAX_TOLD) this.#faults.push(fault);
   }
 }

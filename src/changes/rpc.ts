@@ -9,12 +9,14 @@ import {
   TimelineItemSchema,
 } from '../gen/jeex/persistence/v1/change_service_pb.js';
 import { invalidField } from '../refusal.ts';
+import type { Call } from '../rpc/call.ts';
 import type { Context } from '../rpc/context.ts';
 import { enumNames, timestamp } from '../rpc/convert.ts';
 import type { ServiceHandlers } from '../rpc/handlers.ts';
 import { cutPage, encodedSize, pageSize } from '../rpc/page.ts';
-import { repeatedProject } from './changes.ts';
+import { type Cursor, repeatedProject } from './changes.ts';
 import { type FeedEvent, follow } from './feed.ts';
+import { createPlaces } from './places.ts';
 import { compacted, createPoller } from './poller.ts';
 import * as statements from './sql.ts';
 
@@ -46,19 +48,26 @@ const itemOf = (row: statements.TimelineRow): MessageInitShape<typeof TimelineIt
   return row.change ? { case: 'change', value: toChange(row.change) } : { case: undefined };
 };
 
-async function* toEvents(events: AsyncIterable<FeedEvent>) {
-  for await (const event of events) yield toEvent(event);
-}
-
 export const changeHandlers = ({ db, pager }: Context): ServiceHandlers<typeof ChangeService> => {
   const poller = createPoller(db);
+  const places = createPlaces();
+
+  async function* watch(cursors: readonly Cursor[], field: string | null, call: Call) {
+    const leave = places.take(call, cursors.length);
+    try {
+      for await (const event of follow(poller, call.actor, cursors, field, call.signal)) yield toEvent(event);
+    } finally {
+      leave();
+    }
+  }
+
   return {
-    watchProject: (request, call) => toEvents(follow(poller, call.actor, [request], null, call.signal)),
+    watchProject: (request, call) => watch([request], null, call),
 
     watchProjects: async function* (request, call) {
       const repeated = repeatedProject(request.cursors);
       if (repeated >= 0) throw invalidField(`cursors[${repeated}].project_id`, 'must not be named twice');
-      yield* toEvents(follow(poller, call.actor, request.cursors, 'cursors', call.signal));
+      yield* watch(request.cursors, 'cursors', call);
     },
 
     listChanges: async (request, call) => {

@@ -28,7 +28,7 @@ export async function verifyChanges({ project, kept, json }: VerifyOptions): Pro
     const db = await createDatabase({ url: provided.appUrl, size: 1 });
     opened.defer(() => db.end());
     const walked = await verifyChain(db, project, { kept, onPage: progress(), signal });
-    process.stdout.write(`${json ? JSON.stringify(asJson(project, walked)) : describe(project, walked)}\n`);
+    process.stdout.write(`${json ? JSON.stringify(asJson(project, walked)) : describeWalk(project, walked)}\n`);
     if (walked.verdict.faultCount > 0) process.exitCode = 1;
   });
 }
@@ -44,7 +44,8 @@ const progress = () => {
 const thousands = (count: number): string => count.toLocaleString('en').replaceAll(',', ' ');
 const counted = (count: number, noun: string): string => `${thousands(count)} ${noun}${count === 1 ? '' : 's'}`;
 
-function describe(project: string, { verdict, head, headChain, earliest }: Walked): string {
+/** What a walk found, in lines for people. */
+export function describeWalk(project: string, { verdict, head, headChain, earliest }: Walked): string {
   const { checked, faultCount, faults, unproven } = verdict;
   const whole = faultCount === 0;
   const place = `${head}=${headChain.toString('hex')}`;
@@ -65,5 +66,9 @@ const asJson = (project: string, { verdict, head, headChain, earliest }: Walked)
   head: { revision: String(head), chain: headChain.toString('hex') },
   earliestRevision: String(earliest),
   ...verdict,
-  faults: verdict.faults.map((fault) => ({ ...fault, revision: String(fault.revision) })),
+  faults: verdict.faults.map((fault) => ({
+    ...fault,
+    revision: String(fault.revision),
+    orRevision: fault.orRevision === null ? null : String(fault.orRevision),
+  })),
 });

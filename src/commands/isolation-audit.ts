@@ -54,7 +54,7 @@ const groupsOf = ({ only = GROUPS, timings }: IsolationAuditOptions): readonly G
 
 /**
  * Proves that no project's rows reach who is no member, on a running service and its database, or on temporary ones. The exit
- * code is 1 when a check does not hold.
+ * code is 1 when a check does not hold, or when authentication is off, so that nothing is proven of who may act.
  * @throws Error when the service or the database cannot be used
  */
 export async function isolationAudit(options: IsolationAuditOptions): Promise<void> {
@@ -73,6 +73,6 @@ export async function isolationAudit(options: IsolationAuditOptions): Promise<vo
     });
     const seconds = Math.round((performance.now() - began) / 100) / 10;
     print(options.json ? documentOf(site, report, seconds) : verdictOf(report, seconds));
-    if (!report.ok) process.exitCode = 1;
+    if (!report.ok || !report.authenticated) process.exitCode = 1;
   });
 }

@@ -1,3 +1,4 @@
+import { dropKey } from '../sealing/drop.ts';
 import { loadRing } from '../sealing/ring.ts';
 import { type Progress, type Rotated, rotate } from '../sealing/rotate.ts';
 import { type KeyStatus, keyStatus } from '../sealing/status.ts';
@@ -8,6 +9,10 @@ export interface RotateOptions {
   readonly batch: number;
   readonly json: boolean;
 }
+
+const PLAIN_STAYS =
+  'what was not sealed before stays readable on the disk: in the files of the tables until ' +
+  '`vacuum full jeex.users, jeex.execution_payloads`, as jeex_owner, has rewritten them; in the WAL until it is recycled';
 
 const PROGRESS_MS = 1_000;
 
@@ -23,6 +28,16 @@ export async function rotateKeys({ batch, json }: RotateOptions): Promise<void> 
     const { migrationUrl: url } = database;
     const rotated = await rotate({ client, url, ring, batch, signal, log: { info: tell }, onProgress: progress() });
     print(json ? JSON.stringify(rotated) : describeRotated(rotated));
+    if (rotated.hadPlain) tell(PLAIN_STAYS);
+  });
+}
+
+/** Takes a key out under which nothing is sealed. @throws Error when it is needed */
+export async function dropUnused(key: number): Promise<void> {
+  await asOwner(async ({ config, database, client }) => {
+    const ring = loadRing(config.encryptionKeys, database.secrets?.encryption ?? null);
+    await dropKey({ client, ring, key, log: { info: tell } });
+    print(`no service needs key ${key} any more`);
   });
 }
 

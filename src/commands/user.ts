@@ -11,7 +11,7 @@ export interface UserExportOptions {
 }
 
 /**
- * Prints all that the database holds about a user as one JSON document: for the right of access.
+ * Prints what the database holds about a user as one JSON document: for the right of access. See `exportUser` for its bounds.
  * @throws Error when there is no such user, or its profile's key is not in the key ring
  */
 export async function userExport({ id, pretty }: UserExportOptions): Promise<void> {

@@ -51,18 +51,36 @@ const LIMITS: Readonly<Record<string, bigint>> = {
 
 /** How often a WatchHealth stream looks for a change, in milliseconds. */
 const WATCH_MS = 500;
+/** How often, in milliseconds, it asks whether its actor is still one. */
+const ADMIT_MS = 5_000;
 
 const unanswered = (): Refusal => new Refusal('INTERNAL', 'the database gave no row');
 
 /** What WatchHealth tells the changes by. */
 const mark = ({ status, alerts }: DatabaseHealth): string => JSON.stringify([status, alerts.map(({ name }) => name)]);
 
+/** Ends the stream of an actor that was erased; a database that does not answer is what the stream is there to tell. */
+const admitAgain = async ({ db }: Context, { actor, signal }: Call): Promise<void> => {
+  try {
+    await db.run(statements.admit, { actor }, signal);
+  } catch (error) {
+    if (error instanceof Refusal && error.reason === 'ACTOR_UNKNOWN') throw error;
+  }
+};
+
 /** The health at once, then each time it is another. Asks the database again only while something looks wrong. */
-async function* watchHealth({ db }: Context, { poolSize, health }: About, { actor, signal }: Call) {
+async function* watchHealth(context: Context, { poolSize, health }: About, call: Call) {
+  const { db } = context;
+  const { actor, signal } = call;
   let last = await measureHealth(db, poolSize, actor, signal);
+  let admitted = performance.now();
   yield { health: last };
   for (;;) {
     await sleep(WATCH_MS, undefined, { signal }).catch(() => signal.throwIfAborted());
+    if (actor !== null && performance.now() - admitted >= ADMIT_MS) {
+      await admitAgain(context, call);
+      admitted = performance.now();
+    }
     if (health.ready && last.status === DatabaseStatus.HEALTHY) continue;
     const now = await measureHealth(db, poolSize, null, signal);
     if (mark(now) === mark(last)) continue;

@@ -67,7 +67,7 @@ const linkOf = (change: Change): Link => ({
   chain: Buffer.from(change.chain, 'hex'),
 });
 
-/** The revision of the first of a project's changes, from its first one on, that is altered or missing; null for none. */
+/** The revision of the first of a project's changes, from its first one on, where the chain does not hold; null for none. */
 export const firstBrokenLink = (changes: readonly Change[]): bigint | null => {
   const links = changes.map(linkOf);
   const last = links.at(-1);

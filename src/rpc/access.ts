@@ -40,10 +40,17 @@ const withoutActor = (actor: string | null, scope: Scope) => {
   throw scopeRequired(`this call is for the scope ${scope} alone: send no x-actor-id`, { scope });
 };
 
+const notCovered = (): Refusal =>
+  scopeRequired("the token's claim actors does not cover whom this call is made for", { claim: 'actors' });
+
 /** A token for some users covers neither others nor the system, whatever its scopes. */
 const coveredActor = ({ actors }: Caller, actor: string | null) => {
-  if (actors === null || (actor !== null && actors.has(actor))) return;
-  throw scopeRequired("the token's claim actors does not cover whom this call is made for", { claim: 'actors' });
+  if (actors !== null && (actor === null || !actors.has(actor))) throw notCovered();
+};
+
+/** The same where nothing is done for anybody: an actor may be left out, and must be covered when it is named. */
+const coveredIfNamed = ({ actors }: Caller, actor: string | null) => {
+  if (actors !== null && actor !== null && !actors.has(actor)) throw notCovered();
 };
 
 /**
@@ -57,9 +64,12 @@ export const compileAccess = (method: DescMethod): AccessCheck => {
     case Access.UNSPECIFIED:
       throw new Error(`${method.parent.typeName}.${method.name} does not say who may call it`);
     case Access.ANYONE:
-      return () => {};
+      return coveredIfNamed;
     case Access.MONITOR:
-      return (caller) => demand(caller, 'monitor');
+      return (caller, actor) => {
+        demand(caller, 'monitor');
+        coveredIfNamed(caller, actor);
+      };
     case Access.ADMIN:
       return (caller, actor) => {
         withoutActor(actor, 'admin');

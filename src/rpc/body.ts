@@ -7,6 +7,8 @@ import { MAX_MESSAGE_BYTES } from './limits.ts';
 export interface Body {
   /** Passes the chunks on, and keeps them. */
   record(source: AsyncIterable<Uint8Array>): AsyncIterable<Uint8Array>;
+  /** Gives the body up with what this rejects with. */
+  endWith(ended: Promise<never>): void;
   /** The binary message as it was sent, unwrapped and uncompressed; null when it was JSON. Call it once the body was read. */
   message(): Uint8Array | null;
   /** The JSON message as it was sent, parsed; undefined when it was binary, or no JSON. Call it once the body was read. */
@@ -26,6 +28,7 @@ const TYPES = {
 export const recordBody = (request: IncomingMessage): Body => {
   const type = request.headers['content-type'] ?? '';
   const chunks: Uint8Array[] = [];
+  let end: Promise<never> | null = null;
   const content = (encoding: 'proto' | 'json'): Uint8Array | null => {
     if (request.method === 'GET') return queryMessage(request, encoding);
     const [, plain, wrapped] = TYPES[encoding].exec(type) ?? [];
@@ -33,7 +36,10 @@ export const recordBody = (request: IncomingMessage): Body => {
     return wrapped === undefined ? null : unwrap(Buffer.concat(chunks));
   };
   return {
-    record: (source) => keep(source, chunks),
+    record: (source) => keep(source, chunks, () => end),
+    endWith: (ended) => {
+      end = ended;
+    },
     message: () => content('proto'),
     json: () => {
       try {
@@ -45,10 +51,20 @@ export const recordBody = (request: IncomingMessage): Body => {
   };
 };
 
-async function* keep(source: AsyncIterable<Uint8Array>, chunks: Uint8Array[]): AsyncGenerator<Uint8Array> {
-  for await (const chunk of source) {
-    chunks.push(chunk);
-    yield chunk;
+async function* keep(
+  source: AsyncIterable<Uint8Array>,
+  chunks: Uint8Array[],
+  ended: () => Promise<never> | null,
+): AsyncGenerator<Uint8Array> {
+  // Not a loop over the source, which would close the connection before it is answered.
+  const iterator = source[Symbol.asyncIterator]();
+  for (;;) {
+    const next = iterator.next();
+    const end = ended();
+    const { done, value } = await (end ? Promise.race([next, end]) : next);
+    if (done) return;
+    chunks.push(value);
+    yield value;
   }
 }
 

@@ -16,11 +16,12 @@ import {
 } from '@connectrpc/connect-node';
 import type { Logger } from 'pino';
 import { type Body, recordBody } from './body.ts';
+import { deadlinePassed } from './deadline.ts';
 import type { Entry } from './entry.ts';
-import { bareFailure, ClientGone, Code, type CodeName, type Failure } from './errors.ts';
+import { bareFailure, ClientGone, Code, codeNameOf, type Failure } from './errors.ts';
 import { findJsonFault } from './json.ts';
 import { MAX_MESSAGE_BYTES } from './limits.ts';
-import { type Codec, deadlinePassed, type Link, type Pipeline } from './pipeline.ts';
+import type { Codec, Link, Pipeline } from './pipeline.ts';
 import { type MethodPlan, undecodable } from './plan.ts';
 import { findWireFault } from './wire.ts';
 
@@ -84,17 +85,26 @@ const gateOf = (pipeline: Pipeline, plans: ReadonlyMap<DescMethod, MethodPlan>) 
   const call = context.values.get(callKey);
   const plan = plans.get(context.method);
   if (!call || !plan) throw new Error(`${context.method.name} came in past its door`);
-  const entry = pipeline.enter(plan, (name) => context.requestHeader.get(name) ?? undefined);
+  const { promise: ended, reject: end } = Promise.withResolvers<never>();
+  ended.catch(() => {});
+  const cut = (failure: Failure) => {
+    // Nobody waits for the rest of the request.
+    context.responseHeader.set('connection', 'close');
+    end(connectErrorOf(failure, context));
+  };
+  const arrival = { deadline: deadlineOf(context), cut };
+  const entry = pipeline.enter(plan, (name) => context.requestHeader.get(name) ?? undefined, arrival);
   call.entry = entry;
+  call.body.endWith(ended);
   context.responseHeader.set('x-correlation-id', entry.correlationId);
   const aborted = () => onAbort(pipeline, context, entry, call.body);
   if (context.signal.aborted) aborted();
   else context.signal.addEventListener('abort', aborted, { once: true });
   try {
     if (entry.failure) throw entry.failure;
-    await pipeline.admit(entry);
+    await Promise.race([pipeline.admit(entry), ended]);
   } catch (failure) {
-    throw connectErrorOf(failure as Failure, context);
+    throw failure instanceof ConnectError ? failure : connectErrorOf(failure as Failure, context);
   }
 };
 
@@ -129,11 +139,6 @@ const causeOf = (error: ConnectError, plan: MethodPlan, body: Body): unknown => 
   return code === Code.INTERNAL ? error : bareFailure(codeNameOf(code), error.rawMessage);
 };
 
-const codeNameOf = (code: number): CodeName => {
-  const names = Object.keys(Code) as CodeName[];
-  return names.find((name) => Code[name] === code) ?? 'UNKNOWN';
-};
-
 const implementationOf = (pipeline: Pipeline, plan: MethodPlan): MethodImpl<DescMethod> => {
   const unary = async (request: Message, context: HandlerContext) => {
     const { entry, body } = callOf(context);
@@ -160,10 +165,14 @@ const callOf = (context: HandlerContext): { entry: Entry; body: Body } => {
   return { entry: call.entry, body: call.body };
 };
 
-const linkOf = (context: HandlerContext): Link => {
+const deadlineOf = (context: HandlerContext): number | null => {
   const remaining = context.timeoutMs();
+  return remaining === undefined ? null : Date.now() + remaining;
+};
+
+const linkOf = (context: HandlerContext): Link => {
   return {
-    deadline: remaining === undefined ? null : Date.now() + remaining,
+    deadline: deadlineOf(context),
     onGone: (gone) => {
       if (context.signal.aborted) gone();
       else context.signal.addEventListener('abort', gone, { once: true });

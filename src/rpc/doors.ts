@@ -3,7 +3,7 @@ import { type Server as GrpcServer, ServerCredentials, setLogger } from '@grpc/g
 import type { Logger } from 'pino';
 import type { AccessLog } from '../audit/access-log.ts';
 import { createConnectHandler } from './connect.ts';
-import { createGrpcDoor, createServer, createTlsEntrance } from './grpc.ts';
+import { createGrpcDoor, createProbes, createTlsEntrance } from './grpc.ts';
 import { createGuard } from './guard.ts';
 import type { Implementation } from './handlers.ts';
 import type { Health } from './health.ts';
@@ -84,7 +84,7 @@ export const createDoors = (options: DoorOptions): Doors => {
   const handle = createConnectHandler(pipeline, plans, log);
   const http = createListener(createHttpDoor({ handle, guard, health, version, tls }));
   const entrance = tls && createListener(createTlsEntrance(grpc, tls));
-  const probes = healthListen && createServer();
+  const probes = healthListen && createProbes();
   if (probes) health.addTo(probes);
 
   const stop = async (graceMs: number) => {

@@ -28,6 +28,8 @@ export interface Entry {
   /** Whether the handler has been called. */
   started: boolean;
   settled: boolean;
+  /** Ends a call whose request is on its way; null once that is whole. */
+  cut: ((failure: Failure) => void) | null;
   /** What the call has failed with; null while it runs, and when it was answered. */
   failure: Failure | null;
   /** Since when a stream waits for its handler's next message, by `performance.now()`; null while it sends, and for unary calls. */
@@ -38,7 +40,7 @@ export interface Entry {
 const NOTHING: Subject = { projects: [], users: [] };
 
 /** Begins a call. */
-export const enter = (plan: MethodPlan, header: Header): Entry => {
+export const enter = (plan: MethodPlan, header: Header, cut: Entry['cut']): Entry => {
   const sent = header('x-correlation-id');
   const correlationValid = sent === undefined || UUID.test(sent);
   const correlationId = sent !== undefined && correlationValid ? sent.toLowerCase() : randomUUIDv7();
@@ -56,6 +58,7 @@ export const enter = (plan: MethodPlan, header: Header): Entry => {
     admitted: false,
     started: false,
     settled: false,
+    cut,
     failure: null,
     waitingSince: null,
     stopTimer: null,

@@ -32,6 +32,11 @@ export const Code = {
 
 export type CodeName = keyof typeof Code;
 
+export const codeNameOf = (code: number): CodeName => {
+  const names = Object.keys(Code) as CodeName[];
+  return names.find((name) => Code[name] === code) ?? 'UNKNOWN';
+};
+
 /** The one table of what a reason is on the wire. */
 export const CODES: Readonly<Record<Reason, CodeName>> = {
   INVALID_FIELD: 'INVALID_ARGUMENT',

@@ -3,22 +3,19 @@ import { type DescService, toBinary } from '@bufbuild/protobuf';
 import {
   type handleServerStreamingCall,
   type handleUnaryCall,
-  Metadata,
   type MethodDefinition,
   Server,
   ServerCredentials,
-  ServerInterceptingCall,
   type ServerInterceptor,
-  ServerListenerBuilder,
   type ServerUnaryCall,
   type ServerWritableStream,
-  type StatusObject,
   type UntypedServiceImplementation,
 } from '@grpc/grpc-js';
+import { type Arrivals, admitAtHeaders, guardStrangers, statusOf } from './arrival.ts';
 import type { Entry } from './entry.ts';
-import { bareFailure, ClientGone, Code, type Failure, statusBytes, toFailure } from './errors.ts';
+import { ClientGone, type Failure, toFailure } from './errors.ts';
 import { MAX_MESSAGE_BYTES } from './limits.ts';
-import { type Codec, deadlinePassed, type Header, isPast, type Link, type Pipeline } from './pipeline.ts';
+import type { Codec, Link, Pipeline } from './pipeline.ts';
 import { decode, type MethodPlan } from './plan.ts';
 import type { Tls } from './tls.ts';
 
@@ -30,7 +27,7 @@ const raw = (bytes: Buffer): Buffer => bytes;
 /** The gRPC server of these methods, not yet listening. */
 export const createGrpcDoor = (pipeline: Pipeline, plans: readonly MethodPlan[]): Server => {
   const arrivals: Arrivals = new WeakMap();
-  const server = createServer([enterAtHeaders(pipeline, plans, arrivals)]);
+  const server = createServer(LIMITS, admitAtHeaders(pipeline, plans, arrivals, guardStrangers()));
   const services = new Map<DescService, MethodPlan[]>();
   for (const plan of plans) {
     const { parent } = plan.method;
@@ -48,18 +45,33 @@ export const createGrpcDoor = (pipeline: Pipeline, plans: readonly MethodPlan[])
   return server;
 };
 
-/** A gRPC server with this service's limits. */
-export const createServer = (interceptors: ServerInterceptor[] = []): Server =>
+interface Limits {
+  readonly messageBytes: number;
+  /** How many calls one connection may have at a time. */
+  readonly streams: number;
+}
+
+/** HTTP/2's own window. */
+const MIN_WINDOW_BYTES = 65_535;
+
+const LIMITS: Limits = { messageBytes: MAX_MESSAGE_BYTES, streams: 1000 };
+/** Anybody may ask a health port, and what is asked is a name. */
+const PROBE_LIMITS: Limits = { messageBytes: 4096, streams: 100 };
+
+const createServer = ({ messageBytes, streams }: Limits, interceptor: ServerInterceptor): Server =>
   new Server({
-    interceptors,
-    'grpc.max_receive_message_length': MAX_MESSAGE_BYTES,
-    'grpc.max_concurrent_streams': 1000,
+    interceptors: [interceptor],
+    'grpc.max_receive_message_length': messageBytes,
+    'grpc.max_concurrent_streams': streams,
     // A peer that has vanished without a word is noticed within 80 s.
     'grpc.keepalive_time_ms': 60_000,
     'grpc.keepalive_timeout_ms': 20_000,
     // HTTP/2's own 64 KiB makes a document of 3 MiB wait for some 50 round trips.
-    'grpc-node.flow_control_window': MAX_MESSAGE_BYTES,
+    'grpc-node.flow_control_window': Math.max(messageBytes, MIN_WINDOW_BYTES),
   });
+
+/** The gRPC server of a health port, not yet listening. */
+export const createProbes = (): Server => createServer(PROBE_LIMITS, guardStrangers());
 
 /**
  * A TLS server, not yet listening, that hands its connections to a gRPC server: grpc-js's own knows neither a lowest version of TLS
@@ -75,46 +87,6 @@ export const createTlsEntrance = (grpc: Server, tls: Tls): TlsServer => {
   tls.protect(server);
   return server;
 };
-
-/** The calls whose request is on its way, by their metadata. */
-type Arrivals = WeakMap<Metadata, Entry>;
-
-/**
- * Enters calls as soon as their headers are there. One whose request never comes in whole (too large, cut off, too late)
- * is answered by grpc-js before any handler, and ends here.
- */
-const enterAtHeaders = (pipeline: Pipeline, plans: readonly MethodPlan[], arrivals: Arrivals): ServerInterceptor => {
-  const byPath = new Map(plans.map((plan) => [`/${plan.name}`, plan]));
-  return ({ path }, call) => {
-    const plan = byPath.get(path);
-    if (!plan) return new ServerInterceptingCall(call);
-    let headers = new Metadata();
-    const listener = new ServerListenerBuilder()
-      .withOnReceiveMetadata((metadata, next) => {
-        headers = metadata;
-        arrivals.set(metadata, pipeline.enter(plan, headerOf(metadata)));
-        next(metadata);
-      })
-      .withOnCancel(() => {
-        const entry = arrivals.get(headers);
-        if (!entry) return;
-        const late = isPast(Number(call.getDeadline()));
-        pipeline.fail(
-          entry,
-          late ? deadlinePassed('not_applied') : bareFailure('CANCELLED', 'the request was cut off'),
-        );
-      })
-      .build();
-    return new ServerInterceptingCall(call, { start: (next) => next(listener) });
-  };
-};
-
-const headerOf =
-  (metadata: Metadata): Header =>
-  (name) => {
-    const values = metadata.get(name);
-    return values.length === 0 ? undefined : values.join(', ');
-  };
 
 const definitionOf = (plan: MethodPlan): MethodDefinition<Buffer, Buffer> => ({
   path: `/${plan.name}`,
@@ -150,14 +122,11 @@ const serveStream =
     }
   };
 
-/** Hands the call over and sends its correlation id at once: it stands in the headers, whatever becomes of the call. */
+/** Hands the call over. */
 const begin = (arrivals: Arrivals, call: AnyCall): Entry => {
   const entry = arrivals.get(call.metadata);
   if (!entry) throw new Error(`${call.getPath()} came in past its door`);
   arrivals.delete(call.metadata);
-  const metadata = new Metadata();
-  metadata.set('x-correlation-id', entry.correlationId);
-  call.sendMetadata(metadata);
   return entry;
 };
 
@@ -193,10 +162,3 @@ const write = (call: ServerWritableStream<Buffer, Buffer>, bytes: Buffer): Promi
       else resolve();
     });
   });
-
-const statusOf = (failure: Failure): StatusObject => {
-  const metadata = new Metadata();
-  if (failure.details.length > 0) metadata.set('grpc-status-details-bin', Buffer.from(statusBytes(failure)));
-  if (failure.pushbackMs !== null) metadata.set('grpc-retry-pushback-ms', String(failure.pushbackMs));
-  return { code: Code[failure.code], details: failure.message, metadata };
-};

@@ -3,6 +3,7 @@ import { createServer as createTlsServer, type Server as TlsServer } from 'node:
 import type { ConnectHandler } from './connect.ts';
 import { answerJson, type Guard } from './guard.ts';
 import type { Health } from './health.ts';
+import { BODY_TIMEOUT_MS, MAX_BODY_TIMEOUT_MS } from './limits.ts';
 import type { Tls } from './tls.ts';
 
 interface HttpDoorOptions {
@@ -14,8 +15,14 @@ interface HttpDoorOptions {
   readonly tls: Tls | null;
 }
 
-// Of two headers `authorization`, Node would pass over the second in silence.
-const OPTIONS = { joinDuplicateHeaders: true };
+const OPTIONS = {
+  // Of two headers `authorization`, Node would pass over the second in silence.
+  joinDuplicateHeaders: true,
+  // What the pipeline does not bound: headers that do not end, and requests that were answered before they were whole.
+  headersTimeout: BODY_TIMEOUT_MS,
+  requestTimeout: MAX_BODY_TIMEOUT_MS,
+  connectionsCheckingInterval: 5_000,
+};
 
 /** The HTTP server: Connect and gRPC-Web, `/livez` and `/readyz`; not yet listening. */
 export const createHttpDoor = (options: HttpDoorOptions): Server | TlsServer => {

@@ -45,5 +45,6 @@ export const accessRecordOf = (entry: Entry, result: string): AccessRecord => ({
   users: entry.subject.users,
   result,
   correlationId: entry.correlationId,
+  admitted: entry.admitted,
   durationMs: durationOf(entry),
 });

@@ -4,6 +4,7 @@ import type { AccessLog } from '../audit/access-log.ts';
 import { invalidField, type Outcome, Refusal } from '../refusal.ts';
 import { type Caller, SCOPES } from './access.ts';
 import type { Call } from './call.ts';
+import { bodyDeadline, deadlinePassed, watch } from './deadline.ts';
 import { type Entry, enter, UUID } from './entry.ts';
 import { ClientGone, type Failure, toFailure } from './errors.ts';
 import type { IdentifyRequest } from './identity.ts';
@@ -33,11 +34,22 @@ export interface Codec<T> {
   readonly encode: (message: Message) => T;
 }
 
+/** What a door knows of a request that is on its way. */
+interface Arrival {
+  /** When the client stops waiting, in milliseconds since the epoch; null when it did not say. */
+  readonly deadline: number | null;
+  /** Answers with a failure now, and takes no more of the request. */
+  readonly cut: (failure: Failure) => void;
+}
+
 export interface Pipeline {
-  /** Begins a call, as soon as its headers are there. Its failure, if any, waits for `admit`. */
-  enter(plan: MethodPlan, header: Header): Entry;
-  /** Lets a call in before its body is read: SHUTTING_DOWN, UNAUTHENTICATED, SCOPE_REQUIRED or a wrong header. Throws a Failure. */
-  admit(entry: Entry): Promise<void>;
+  /** Begins a call, as soon as its headers are there. A request that takes too long to come in is cut, with DEADLINE. */
+  enter(plan: MethodPlan, header: Header, arrival: Arrival): Entry;
+  /**
+   * Lets a call in before its body is read: SHUTTING_DOWN, UNAUTHENTICATED, SCOPE_REQUIRED or a wrong header. Throws a
+   * Failure, or rejects with one; null when the call is in already.
+   */
+  admit(entry: Entry): Promise<void> | null;
   /** Answers a unary call. Throws a Failure. */
   unary<T>(entry: Entry, link: Link, codec: Codec<T>): Promise<T>;
   /** Answers a server stream. Throws a Failure. */
@@ -48,16 +60,17 @@ export interface Pipeline {
   drain(graceMs: number): Promise<void>;
 }
 
-/** How long a unary call without a deadline may take, in milliseconds. */
-const DEFAULT_TIMEOUT_MS = 10_000;
-/** A stream that has sent nothing for so long, in milliseconds, is waiting for news, which a draining server will not bring. */
-const IDLE_STREAM_MS = 250;
+/**
+ * What has not moved for so long, in milliseconds, a draining server does not wait for: a stream that waits for news, which
+ * will not come, and a request that has begun to come in.
+ */
+const IDLE_MS = 250;
 /** How long, in milliseconds, the calls that a drain has cut off have to answer so. */
 const LAST_ANSWERS_MS = 400;
 const DRAIN_POLL_MS = 25;
 
-/** Transports end a call at its deadline too, by timers of their own that may be early by this much, in milliseconds. */
-const TIMER_SLACK_MS = 20;
+/** Ids of a refused request that go on record, as many as one that is answered may name. */
+const MAX_IDS = 1000;
 
 /** The caller of every call while authentication is off. */
 const ANYBODY: Caller = {
@@ -101,19 +114,35 @@ export const createPipeline = ({ log, accessLog, authenticate, identifyRequest }
     return failure;
   };
 
-  const admitOrThrow = async (entry: Entry): Promise<Caller> => {
-    if (entry.admitted && entry.caller) return entry.caller;
+  /** Ends a call whose request is still on its way. */
+  const cutOff = (entry: Entry, refusal: Refusal) => {
+    const { cut } = entry;
+    if (cut === null || entry.settled) return;
+    entry.cut = null;
+    cut(fail(entry, refusal));
+  };
+
+  /** A promise only where authentication takes its time: most tokens are known, and their calls wait for nothing. */
+  const authenticated = (entry: Entry): Promise<void> | null => {
+    if (entry.admitted) return null;
     accessLog.admit();
     if (!entry.correlationValid) throw invalidField('x-correlation-id', 'must be a UUID');
-    if (draining) throw new Refusal('SHUTTING_DOWN', 'the service is shutting down');
-    const caller = authenticate ? await authenticate(entry.header) : ANYBODY;
+    if (draining) throw shutDown('not_applied');
+    const caller = authenticate ? authenticate(entry.header) : ANYBODY;
+    if (caller instanceof Promise) return caller.then((known) => letIn(entry, known));
+    letIn(entry, caller);
+    return null;
+  };
+
+  const letIn = (entry: Entry, caller: Caller) => {
+    // It may have been cut while its token was checked.
+    if (entry.failure) throw entry.failure;
     entry.caller = caller;
     const actor = entry.header('x-actor-id') ?? null;
     if (actor !== null && !UUID.test(actor)) throw invalidField('x-actor-id', 'must be a UUID');
     entry.actor = actor === null ? null : actor.toLowerCase();
     entry.plan.checkAccess(caller, entry.actor);
     entry.admitted = true;
-    return caller;
   };
 
   const messageOf = (entry: Entry, answer: object): Message => {
@@ -125,11 +154,13 @@ export const createPipeline = ({ log, accessLog, authenticate, identifyRequest }
   const prepare = async (entry: Entry, link: Link, decode: () => Message): Promise<[Message, Call]> => {
     // A transport gave the call up while its body came in.
     if (entry.failure) throw entry.failure;
-    const caller = await admitOrThrow(entry);
-    const request = decode();
+    await authenticated(entry);
     const { plan, controller } = entry;
-    plan.checkMessage(request);
-    entry.subject = plan.subjectOf(request);
+    const caller = entry.caller as Caller;
+    entry.cut = null;
+    entry.stopTimer?.();
+    const request = decode();
+    checkMessage(entry, request);
     plan.checkCover(caller, entry.subject.projects);
     watch(entry, link);
     controller.signal.throwIfAborted();
@@ -146,17 +177,21 @@ export const createPipeline = ({ log, accessLog, authenticate, identifyRequest }
   };
 
   return {
-    enter: (plan, header) => {
-      const entry = enter(plan, header);
+    enter: (plan, header, { deadline, cut }) => {
+      const entry = enter(plan, header, cut);
       running.add(entry);
+      entry.stopTimer = expireAt(bodyDeadline(deadline), () => cutOff(entry, deadlinePassed('not_applied')));
       return entry;
     },
 
-    admit: async (entry) => {
-      try {
-        await admitOrThrow(entry);
-      } catch (error) {
+    admit: (entry) => {
+      const refuse = (error: unknown) => {
         throw fail(entry, error);
+      };
+      try {
+        return authenticated(entry)?.catch(refuse) ?? null;
+      } catch (error) {
+        return refuse(error);
       }
     },
 
@@ -216,45 +251,42 @@ export const createPipeline = ({ log, accessLog, authenticate, identifyRequest }
       const end = performance.now() + graceMs;
       while (running.size > 0 && performance.now() < end + LAST_ANSWERS_MS) {
         const late = performance.now() >= end;
-        for (const entry of running) if (late || isIdle(entry)) entry.controller.abort(shutDown());
+        for (const entry of running) {
+          if (late || isStuck(entry)) cutOff(entry, shutDown('not_applied'));
+          if (late || isIdle(entry)) entry.controller.abort(shutDown('unknown'));
+        }
         await new Promise((resolve) => setTimeout(resolve, DRAIN_POLL_MS));
       }
     },
   };
 };
 
-const shutDown = (): Refusal => new Refusal('SHUTTING_DOWN', 'the service is shutting down', { outcome: 'unknown' });
+const shutDown = (outcome: Outcome): Refusal =>
+  new Refusal('SHUTTING_DOWN', 'the service is shutting down', { outcome });
 
 const isIdle = ({ waitingSince }: Entry): boolean =>
-  waitingSince !== null && performance.now() - waitingSince >= IDLE_STREAM_MS;
+  waitingSince !== null && performance.now() - waitingSince >= IDLE_MS;
 
-/** Whether a transport that ends a call at this deadline, in milliseconds since the epoch, has done so. */
-export const isPast = (deadline: number): boolean => Date.now() >= deadline - TIMER_SLACK_MS;
+const isStuck = ({ cut, began }: Entry): boolean => cut !== null && performance.now() - began >= IDLE_MS;
 
-/** The refusal of a call whose deadline has passed. */
-export const deadlinePassed = (outcome: Outcome): Refusal =>
-  new Refusal('DEADLINE', 'the deadline has passed', { outcome });
-
-/** Aborts the call's signal at its deadline, or when its client has gone. */
-const watch = (entry: Entry, link: Link) => {
-  const { plan, controller } = entry;
-  const deadline = link.deadline ?? (plan.streaming ? null : Date.now() + DEFAULT_TIMEOUT_MS);
-  const expire = () => controller.abort(deadlinePassed('unknown'));
-  link.onGone(() => {
-    if (entry.settled) return;
-    if (deadline !== null && isPast(deadline)) expire();
-    else controller.abort(new ClientGone());
-  });
-  if (deadline !== null) entry.stopTimer = expireAt(deadline, expire);
-  const expires = plan.streaming ? (entry.caller?.expires ?? null) : null;
-  if (expires !== null && (deadline === null || expires < deadline)) {
-    entry.stopTimer?.();
-    entry.stopTimer = expireAt(expires, () => controller.abort(tokenEnded()));
+/** @throws Refusal as the plan does; who is refused is on record with the ids that are some */
+const checkMessage = (entry: Entry, request: Message) => {
+  const { plan } = entry;
+  try {
+    plan.checkMessage(request);
+    entry.subject = plan.subjectOf(request);
+  } catch (error) {
+    const { projects, users } = plan.subjectOf(request);
+    entry.subject = { projects: idsIn(projects), users: idsIn(users) };
+    throw error;
   }
 };
 
-/** A stream does not outlive the token it was opened with. */
-const tokenEnded = (): Refusal => new Refusal('UNAUTHENTICATED', 'the token has expired; call again with a new one');
+const idsIn = (texts: readonly string[]): string[] =>
+  texts
+    .filter((text) => UUID.test(text))
+    .slice(0, MAX_IDS)
+    .map((id) => id.toLowerCase());
 
 /**
  * Why a call ended: a handler's own refusal counts even when it came late; any other error after the signal has aborted

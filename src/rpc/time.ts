@@ -1,6 +1,6 @@
 /** How long, in milliseconds, work may go on after its signal has aborted, to say itself how it ended. */
 const GRACE_MS = 250;
-/** The longest `setTimeout` waits: about 24 days. A deadline beyond is none. */
+/** The longest `setTimeout` waits: about 24 days. */
 const MAX_TIMEOUT_MS = 2 ** 31 - 1;
 
 /**
@@ -32,13 +32,13 @@ export const bounded = <T>(work: Promise<T>, signal: AbortSignal): Promise<T> =>
   });
 
 /** Calls back at a time in milliseconds since the epoch, at once when it has passed; returns how to stop waiting. */
-export const expireAt = (deadline: number, expire: () => void): (() => void) | null => {
-  const delay = deadline - Date.now();
-  if (delay > MAX_TIMEOUT_MS) return null;
-  if (delay <= 0) {
-    expire();
-    return null;
-  }
-  const timer = setTimeout(expire, delay);
+export const expireAt = (deadline: number, expire: () => void): (() => void) => {
+  let timer: NodeJS.Timeout | undefined;
+  const wait = () => {
+    const delay = deadline - Date.now();
+    if (delay <= 0) expire();
+    else timer = setTimeout(wait, Math.min(delay, MAX_TIMEOUT_MS));
+  };
+  wait();
   return () => clearTimeout(timer);
 };

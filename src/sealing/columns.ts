@@ -14,7 +14,9 @@ export interface SealedColumn {
   readonly column: string;
   /** Comes before every key. */
   readonly start: readonly string[];
-  /** The next rows that are not under a key, in the order of their keys: $1 the key's id, $2 how many, $3 bytes, $4… after. */
+  /** Which rows are to be sealed again: $1 the key's id. */
+  readonly waits: string;
+  /** The next of these, in the order of their keys: $1 the key's id, $2 how many, $3 bytes, $4… after. */
   readonly waiting: string;
   /** Writes envelopes to the rows that still have the old one: $1 the old ones' SHA-256, $2 the new ones, $3… key and extras. */
   readonly write: string;
@@ -26,18 +28,23 @@ export interface SealedColumn {
 const FIRST_ID = '00000000-0000-0000-0000-000000000000';
 
 /** The rows a batch takes: they end where `bytes` are full, but for a first one that is larger. */
-const batch = (table: string, column: string, key: string, after: string): string => `
+const batch = (table: string, column: string, waits: string, key: string, after: string): string => `
 select array[${key}]::text[] as key, envelope from (
   select ${key}, ${column} as envelope, sum(octet_length(${column})) over (order by ${key}) as upto
-  from ${table} where (${key}) > (${after}) and sealing_key(${column}) <> $1 order by ${key} limit $2) as waiting
+  from ${table} where (${key}) > (${after}) and ${waits} order by ${key} limit $2) as waiting
 where upto - octet_length(envelope) <= $3`;
+
+// A profile without its MAC comes from a schema that was taken back below migration 011 and up again.
+const PROFILE_WAITS = 'profile is not null and (sealing_key(profile) <> $1 or profile_mac is null)';
+const DATA_WAITS = 'sealing_key(data) <> $1';
 
 export const SEALED_COLUMNS: readonly SealedColumn[] = [
   {
     table: 'users',
     column: 'profile',
     start: [FIRST_ID],
-    waiting: batch('users', 'profile', 'id', '$4::uuid'),
+    waits: PROFILE_WAITS,
+    waiting: batch('users', 'profile', PROFILE_WAITS, 'id', '$4::uuid'),
     write: `update users u set profile = n.envelope, profile_mac = n.mac
       from unnest($1::bytea[], $2::bytea[], $3::uuid[], $4::bytea[]) as n (old, envelope, id, mac)
       where u.id = n.id and sha256(u.profile) = n.old`,
@@ -48,7 +55,14 @@ export const SEALED_COLUMNS: readonly SealedColumn[] = [
     table: 'execution_payloads',
     column: 'data',
     start: [FIRST_ID, FIRST_ID, ''],
-    waiting: batch('execution_payloads', 'data', 'project_id, execution_id, kind', '$4::uuid, $5::uuid, $6::text'),
+    waits: DATA_WAITS,
+    waiting: batch(
+      'execution_payloads',
+      'data',
+      DATA_WAITS,
+      'project_id, execution_id, kind',
+      '$4::uuid, $5::uuid, $6::text',
+    ),
     write: `update execution_payloads p set data = n.envelope
       from unnest($1::bytea[], $2::bytea[], $3::uuid[], $4::uuid[], $5::text[])
         as n (old, envelope, project_id, execution_id, kind)

@@ -4,7 +4,7 @@ import { waitForLock } from '../db/advisory.ts';
 import { createDatabase } from '../db/pool.ts';
 import { SEALED_COLUMNS, type SealedColumn, type WaitingRow } from './columns.ts';
 import { type KeyRing, keyIdOf, NOT_SEALED } from './ring.ts';
-import { type Sealing, sealingWith } from './sealing.ts';
+import { isSealed, type Sealing, sealingWith } from './sealing.ts';
 import { openSecret } from './secret.ts';
 
 /** What a transaction takes at most, in bytes of envelopes; one that is larger goes alone. */
@@ -41,6 +41,8 @@ export interface Rotated extends Progress {
   readonly key: number;
   /** The keys under which nothing is sealed any more. */
   readonly removed: readonly number[];
+  /** Whether rows were not sealed before, in this run or one that was cut short: their bytes stay on the disk for a while. */
+  readonly hadPlain: boolean;
 }
 
 /**
@@ -53,29 +55,28 @@ export async function rotate(options: RotateOptions): Promise<Rotated> {
   const { client, url, ring, log } = options;
   const [key] = ring.ids;
   await waitForLock(client, 'rotate', log);
-  const sealing = sealingWith(ring, await secretOf(url, ring));
+  const { secret, sealed } = await stateOf(url, ring);
+  const sealing = sealingWith(ring, secret);
   const progress = { rows: 0, of: await countWaiting(client, key), bytes: 0 };
   await resealAll(sealing, options, progress);
-  await retireOthers(client, key);
+  await retireOthers(client, ring);
   // What was being written while they were retired; nothing can come after it.
   await resealAll(sealing, options, progress);
-  const removed = await removeOthers(client, key);
-  return { ...progress, key, removed };
+  const removed = await removeOthers(client, ring);
+  return { ...progress, key, removed, hadPlain: !sealed };
 }
 
-const secretOf = async (url: string, ring: KeyRing): Promise<Buffer> => {
+const stateOf = async (url: string, ring: KeyRing): Promise<{ secret: Buffer; sealed: boolean }> => {
   const db = await createDatabase({ url, size: 1 });
   try {
-    return await openSecret(db, ring);
+    return { secret: await openSecret(db, ring), sealed: await isSealed(db) };
   } finally {
     await db.end();
   }
 };
 
 async function countWaiting(client: Client, key: number): Promise<number> {
-  const counts = SEALED_COLUMNS.map(
-    ({ table, column }) => `(select count(*) from ${table} where sealing_key(${column}) <> $1)`,
-  );
+  const counts = SEALED_COLUMNS.map(({ table, waits }) => `(select count(*) from ${table} where ${waits})`);
   const { rows } = await client.query<{ waiting: string }>(`select ${counts.join(' + ')} as waiting`, [key]);
   return Number(rows[0]?.waiting);
 }
@@ -170,22 +171,42 @@ async function writeRows(client: Client, { write }: SealedColumn, rows: readonly
   return rowCount ?? 0;
 }
 
-/** From here on nothing new is sealed under the other keys; waits for what was being written under them. */
-async function retireOthers(client: Client, key: number): Promise<void> {
-  await client.query('update sealing_keys set retired = true where key_id <> $1', [key]);
+/** From here on nothing new is sealed under the ring's other keys. */
+async function retireOthers(client: Client, { ids: [, ...others], ids }: KeyRing): Promise<void> {
+  await refuseKeysBeside(client, ids);
+  await retire(client, others);
+}
+
+/** From here on nothing new is sealed under these keys; waits for what was being written under them. */
+export async function retire(client: Client, keys: readonly number[]): Promise<void> {
+  await client.query('update sealing_keys set retired = true where key_id = any($1)', [keys]);
   await client.query(
     `begin; set local lock_timeout = '30s'; lock table ${SEALED_COLUMNS.map(({ table }) => table).join(', ')} in share mode; commit`,
   );
 }
 
-/** Nothing is sealed under the other keys: the database forgets them. Answers which they were. */
-async function removeOthers(client: Client, key: number): Promise<number[]> {
+/** Nothing is sealed under the ring's other keys: the database forgets them. Answers which they were. */
+async function removeOthers(client: Client, { ids: [key, ...others] }: KeyRing): Promise<number[]> {
   for (const { table, column } of SEALED_COLUMNS) {
     await client.query(`alter table ${table} validate constraint ${table}_${column}_sealed`);
   }
   const { rows } = await client.query<{ key_id: number }>(
-    'delete from sealing_keys where retired and key_id <> $1 returning key_id',
-    [key],
+    'delete from sealing_keys where retired and key_id = any($1) returning key_id',
+    [others],
   );
+  await refuseKeysBeside(client, [key]);
   return rows.map(({ key_id }) => key_id).sort((a, b) => a - b);
+}
+
+/** Stops when services brought other keys while the rotation ran: they seal under them, and need them from now on. */
+async function refuseKeysBeside(client: Client, keys: readonly number[]): Promise<void> {
+  const { rows } = await client.query<{ key_id: number }>('select key_id from sealing_keys where key_id <> all($1)', [
+    keys,
+  ]);
+  const [other] = rows;
+  if (other === undefined) return;
+  throw new Error(
+    `a service has started with key ${other.key_id} first while this ran: give all services the same ENCRYPTION_KEYS, ` +
+      'then run this again with them',
+  );
 }

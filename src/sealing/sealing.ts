@@ -21,14 +21,19 @@ export interface Sealing {
  * @throws Error saying what to do: when a key is missing or wrong, or rows wait to be sealed
  */
 export const openSealing = async (db: Database, ring: KeyRing): Promise<Sealing> => {
-  const [found] = await db.run(statements.allSealed, {});
-  if (!found?.sealed) {
+  if (!(await isSealed(db))) {
     throw new Error(
       'the database holds profiles, inputs or outputs of release 0.1.0, which are not sealed yet: ' +
         'run `jeex-persistence keys rotate`, which seals them, then start again',
     );
   }
   return sealingWith(ring, await openSecret(db, ring));
+};
+
+/** Whether the database knows that it holds no plain row, as release 0.1.0 wrote them: nothing is scanned. */
+export const isSealed = async (db: Database): Promise<boolean> => {
+  const [found] = await db.run(statements.allSealed, {});
+  return found?.sealed ?? false;
 };
 
 /** Everything derived from the database's secret: none of it tells anything about the others or the secret. */

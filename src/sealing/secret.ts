@@ -32,7 +32,8 @@ const openedBy = (ring: KeyRing, rows: readonly statements.KeyRow[]): Buffer | n
   if (missing.length > 0) {
     throw new Error(
       `the key ring lacks ${missing.length === 1 ? 'key' : 'keys'} ${missing.join(', ')}, which this database is sealed with: ` +
-        'add what is missing to ENCRYPTION_KEYS; a key may go once `jeex-persistence keys rotate` has said so',
+        'add what is missing to ENCRYPTION_KEYS; a key under which nothing is sealed (`jeex-persistence keys status`) ' +
+        `goes with \`jeex-persistence keys drop ${missing[0]}\``,
     );
   }
   const [secret = null, ...others] = rows.map((row) => openRow(ring, row));
@@ -53,7 +54,17 @@ const openRow = (ring: KeyRing, { key_id, secret }: statements.KeyRow): Buffer =
   } catch (cause) {
     const message =
       `key ${key_id} of the key ring is not the key ${key_id} this database was sealed with: ` +
-      'configure the one it was; a new key needs a new id';
+      'configure the one it was; a new key needs a new id; if nothing is sealed under it ' +
+      `(\`jeex-persistence keys status\`), it goes with \`jeex-persistence keys drop ${key_id}\``;
     throw new Error(message, { cause });
+  }
+};
+
+/** Whether the ring has what a row's secret is sealed under. */
+export const opensSecret = (ring: KeyRing, row: statements.KeyRow): boolean => {
+  try {
+    return openRow(ring, row).length === SECRET_BYTES;
+  } catch {
+    return false;
   }
 };

@@ -29,11 +29,13 @@ const LISTS = {
   versions: `select json_build_object('projectId', project_id, 'documentType', document_type, 'version', version,
     'contentSha256', encode(content_sha256, 'hex'), 'sizeBytes', size_bytes, 'reason', reason, 'createTime', create_time) as item
     from document_versions where created_by = $1 order by project_id, document_type, version`,
-  executions: `select json_build_object('projectId', project_id, 'id', id, 'agentType', agent_type, 'status', status,
-    'createTime', create_time, 'completeTime', complete_time) as item
+  executions: `select json_build_object('projectId', project_id, 'id', id, 'agentType', agent_type, 'attempt', attempt,
+    'status', status, 'errorMessage', error_message, 'cancelReason', cancel_reason, 'model', model,
+    'inputTokens', input_tokens, 'outputTokens', output_tokens, 'costMicros', cost_micros, 'caller', caller,
+    'correlationId', correlation_id, 'createTime', create_time, 'startTime', start_time, 'completeTime', complete_time) as item
     from agent_executions where created_by = $1 order by project_id, id`,
-  exports: `select json_build_object('projectId', project_id, 'id', id, 'status', status, 'createTime', create_time,
-    'expireTime', expire_time) as item
+  exports: `select json_build_object('projectId', project_id, 'id', id, 'status', status, 'errorMessage', error_message,
+    'createTime', create_time, 'completeTime', complete_time, 'expireTime', expire_time) as item
     from exports where created_by = $1 order by project_id, id`,
   // What it did, and what was done about its memberships.
   changes: `select json_build_object('projectId', project_id, 'revision', revision, 'kind', kind, 'actorId', actor_id,
@@ -52,7 +54,8 @@ interface Row {
 }
 
 /**
- * Everything the database holds about a user, of one moment; the lists are read with a cursor as they are consumed, so that
+ * What the database holds about a user, of one moment: all but stored replies, which only the request they answer can open,
+ * and what belongs to the projects (documents' content, inputs and outputs of executions); the lists are read with a cursor as they are consumed, so that
  * their length does not matter. As the owner, who sees every project, in a transaction that ends with the connection.
  * @param openProfile opens the sealed profile
  * @returns null when there is no such user

@@ -1,13 +1,16 @@
 import type { Client } from 'pg';
+import { z } from 'zod';
 
-/** An entry of the ledger of erasures. */
-export interface Erasure {
-  readonly userId: string;
+const erasure = z.object({
+  userId: z.guid().toLowerCase(),
   /** ISO 8601, in UTC. */
-  readonly eraseTime: string;
-  readonly caller: string;
-  readonly correlationId: string;
-}
+  eraseTime: z.iso.datetime({ offset: true }),
+  correlationId: z.guid().toLowerCase(),
+  /** Of the DeleteUser that erased it. */
+  caller: z.string().max(255),
+});
+/** An entry of the ledger of erasures. */
+export type Erasure = Readonly<z.infer<typeof erasure>>;
 
 /** What applying an entry did: `UNKNOWN` where there is no such user. */
 export type Applied = 'ERASED' | 'ALREADY_ERASED' | 'UNKNOWN';
@@ -19,7 +22,7 @@ export async function* readLedger(owner: Client): AsyncGenerator<Erasure> {
   let after = '00000000-0000-0000-0000-000000000000';
   for (;;) {
     const { rows } = await owner.query<{ entry: Erasure }>(
-      `select json_build_object('userId', user_id, 'eraseTime', erase_time, 'caller', caller, 'correlationId', correlation_id)
+      `select json_build_object('userId', user_id, 'eraseTime', erase_time, 'correlationId', correlation_id, 'caller', caller)
          as entry
        from erasures where user_id > $1 order by user_id limit ${PAGE}`,
       [after],
@@ -32,47 +35,49 @@ export async function* readLedger(owner: Client): AsyncGenerator<Erasure> {
 }
 
 /**
- * Erases a user by its ledger entry, in one transaction; again: nothing. Only the owner may.
+ * Erases a user by its ledger entry, in one transaction, and keeps the entry as it is, also of a user who is not here: an
+ * import may bring it later. Again: nothing. Only the owner may.
  * @param correlationId of the changes it makes, where memberships end
  */
-export async function applyEntry(owner: Client, userId: string, correlationId: string): Promise<Applied> {
+export async function applyEntry(owner: Client, entry: Erasure, correlationId: string): Promise<Applied> {
+  const { userId, eraseTime, caller } = entry;
   const { rows } = await owner.query<{ applied: Applied }>(
-    `select erase_user(row(null, 'erasures apply', $2, null, null, null, null)::call, $1) as applied`,
-    [userId, correlationId],
+    `select erase_user(row(null, 'erasures apply', $1, null, null, null, null)::call, row($2, $3, $4, $5)::erasures) as applied`,
+    [correlationId, userId, eraseTime, caller, entry.correlationId],
   );
   return rows[0]?.applied ?? 'UNKNOWN';
 }
 
-const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
+/** An entry as a line for people, which `parseLedger` reads again: the caller is last, since it may hold blanks. */
+export const formatEntry = ({ userId, eraseTime, correlationId, caller }: Erasure): string =>
+  `${userId} ${eraseTime} ${correlationId} ${caller}`;
 
 /**
- * Reads a kept ledger, either form of which `erasures list` prints: a JSON object with `userId`, or a line that begins with the
- * user's id. Empty lines are passed over.
- * @returns the ids, each once
- * @throws Error naming the first line that is neither, so that a damaged copy is not applied in part
+ * Reads a kept ledger, either form of which `erasures list` prints: a JSON object, or what `formatEntry` makes. Empty lines
+ * are passed over.
+ * @returns the entries by the user's id, the first of each
+ * @throws Error naming the first line that is no entry, so that a damaged copy is not applied in part
  */
-export async function parseLedger(lines: AsyncIterable<string>): Promise<Set<string>> {
-  const ids = new Set<string>();
+export async function parseLedger(lines: AsyncIterable<string>): Promise<ReadonlyMap<string, Erasure>> {
+  const entries = new Map<string, Erasure>();
   let number = 0;
   for await (const line of lines) {
     number += 1;
     if (line.trim() === '') continue;
-    const id = idIn(line);
-    if (id === null)
-      throw new Error(`line ${number} of the ledger has no user id: expected what \`erasures list\` prints`);
-    ids.add(id);
+    const { data: entry } = erasure.safeParse(line.trimStart().startsWith('{') ? parseJson(line) : fieldsOf(line));
+    if (entry === undefined)
+      throw new Error(`line ${number} of the ledger is no entry: expected what \`erasures list\` prints`);
+    if (!entries.has(entry.userId)) entries.set(entry.userId, entry);
   }
-  return ids;
+  return entries;
 }
 
-function idIn(line: string): string | null {
-  const id = line.trimStart().startsWith('{') ? userIdOf(line) : line.trim().split(/\s/, 1)[0];
-  return typeof id === 'string' && UUID.test(id) ? id.toLowerCase() : null;
-}
+const fieldsOf = (line: string): unknown =>
+  /^(?<userId>\S+) (?<eraseTime>\S+) (?<correlationId>\S+) (?<caller>.*)$/.exec(line)?.groups;
 
-function userIdOf(line: string): unknown {
+function parseJson(line: string): unknown {
   try {
-    return (JSON.parse(line) as { userId?: unknown }).userId;
+    return JSON.parse(line);
   } catch {
     return null;
   }

@@ -17,6 +17,7 @@ for (let call = 0; call < calls; call++) {
     users: [],
     result: 'OK',
     correlationId: String(call),
+    admitted: true,
     durationMs: 0,
   });
   if (call % 100 === 0) await new Promise(setImmediate);

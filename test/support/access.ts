@@ -83,6 +83,7 @@ export const newRecord = (fields: Partial<AccessRecord> = {}): AccessRecord => (
   users: [],
   result: 'OK',
   correlationId: randomUUID(),
+  admitted: true,
   durationMs: 1.5,
   ...fields,
 });

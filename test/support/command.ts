@@ -1,5 +1,6 @@
 import { execFile } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
+import { BASE_ENVIRONMENT } from './spawned.ts';
 
 const ENTRY = fileURLToPath(new URL('../../src/jeex-persistence.js', import.meta.url));
 
@@ -17,7 +18,7 @@ export const runCommand = (
   input = '',
 ): Promise<Ended> =>
   new Promise((resolve) => {
-    const options = { env: { PATH: process.env.PATH, ...env }, timeout: 60_000 };
+    const options = { env: { ...BASE_ENVIRONMENT, ...env }, timeout: 60_000 };
     const child = execFile(process.execPath, [ENTRY, ...args], options, (error, out, err) =>
       resolve({ code: error === null ? 0 : Number(error.code), out, err }),
     );

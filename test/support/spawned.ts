@@ -1,10 +1,18 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { resolve } from 'node:path';
 import { createInterface } from 'node:readline';
 import { after } from 'node:test';
 import { fileURLToPath } from 'node:url';
 
 const ENTRY = fileURLToPath(new URL('../../src/jeex-persistence.js', import.meta.url));
+
+/** What a process needs of this one's environment, and nothing else of it. */
+export const BASE_ENVIRONMENT: NodeJS.ProcessEnv = {
+  PATH: process.env.PATH,
+  // Where the runner keeps compiled modules, relative to where the run was started.
+  NODE_COMPILE_CACHE: process.env.NODE_COMPILE_CACHE && resolve(process.env.NODE_COMPILE_CACHE),
+};
 
 export interface Spawned {
   readonly grpc: string;
@@ -22,7 +30,7 @@ export const spawnService = async (
   args: readonly string[] = [],
 ): Promise<Spawned> => {
   const child = spawn(process.execPath, [ENTRY, 'serve', '--ready-json', ...args], {
-    env: { PATH: process.env.PATH, GRPC_LISTEN: '127.0.0.1:0', HTTP_LISTEN: '127.0.0.1:0', ...env },
+    env: { ...BASE_ENVIRONMENT, GRPC_LISTEN: '127.0.0.1:0', HTTP_LISTEN: '127.0.0.1:0', ...env },
     stdio: ['pipe', 'pipe', 'pipe'],
   });
   let log = '';

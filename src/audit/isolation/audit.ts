@@ -43,7 +43,10 @@ export interface AuditOptions {
 }
 
 export interface Report {
+  /** Whether every check that was done holds. */
   readonly ok: boolean;
+  /** Whether the service asks who calls; if not, whoever reaches it may act as the system, and nothing shuts it out. */
+  readonly authenticated: boolean;
   readonly results: readonly Result[];
   /** What could not be removed again. */
   readonly left: readonly string[];
@@ -137,5 +140,6 @@ export const auditIsolation = async (options: AuditOptions): Promise<Report> => 
   } finally {
     left = await scratch.remove(door);
   }
-  return { ok: left.length === 0 && results.every(({ ok }) => ok), results, left };
+  const ok = left.length === 0 && results.every((result) => result.ok);
+  return { ok, authenticated: service.signer !== null, results, left };
 };

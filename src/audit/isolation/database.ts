@@ -32,6 +32,10 @@ export const inTransaction = async <T>(client: Client, work: () => Promise<T>): 
   }
 };
 
+/** The column `name` of what a query finds. */
+export const names = async (client: Client, text: string, values: readonly unknown[] = []): Promise<string[]> =>
+  (await client.query<{ name: string }>(text, [...values])).rows.map(({ name }) => name);
+
 /**
  * The tenant tables, from the catalog, so that a new one is covered the day it is added: those with a project in each row that
  * the connection's role has any right to. Those it has no right to are the definer functions' alone.

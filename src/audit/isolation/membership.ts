@@ -48,15 +48,25 @@ const doorways = ({ a, b }: Pair): readonly (readonly [string, string | null, St
   ),
 ];
 
-/** Whether entering to write has written: a lock is a write too, which holds up others and takes the time of a commit. */
-const leavesTrace = (client: Client, project: string, actor: string | null): Promise<boolean> =>
+/** Whether a statement has written: a lock is a write too, which holds up others and takes the time of a commit. */
+const leavesTrace = (client: Client, text: string, values: readonly (string | null)[]): Promise<boolean> =>
   inTransaction(client, async () => {
-    await client.query(`select from enter_project($1, $2, 'owner', lock => true)`, [project, actor]);
+    await client.query(text, [...values]);
     const { rows } = await client.query<{ wrote: boolean }>(
       'select pg_current_xact_id_if_assigned() is not null as wrote',
     );
     return rows[0]?.wrote ?? true;
   });
+
+const locksProject = (client: Client, project: string, actor: string | null): Promise<boolean> =>
+  leavesTrace(client, `select from enter_project($1, $2, 'owner', lock => true)`, [project, actor]);
+
+const locksUser = (client: Client, project: string, actor: string | null, user: string): Promise<boolean> =>
+  leavesTrace(
+    client,
+    `select from set_member(row($2, 'isolation-audit', $1, 'SetMember', null, null, null)::call, $1, $3, 'VIEWER')`,
+    [project, actor, user],
+  );
 
 /** The membership check itself, asked directly in SQL as the service's role. */
 export const membershipChecks = (client: Client, pair: () => Promise<Pair>): readonly Check[] => [
@@ -91,10 +101,11 @@ export const membershipChecks = (client: Client, pair: () => Promise<Pair>): rea
       const strangers = doorways(worlds).filter(([, , standing]) => ['stranger', 'unknown'].includes(standing));
       const faults: string[] = [];
       for (const [who, actor] of strangers) {
-        if (await leavesTrace(client, project, actor)) faults.push(`${who} locks the project`);
+        if (await locksProject(client, project, actor)) faults.push(`${who} locks the project`);
+        if (await locksUser(client, project, actor, worlds.b.viewer)) faults.push(`${who} locks a user by SetMember`);
       }
-      if (!(await leavesTrace(client, project, worlds.b.owner))) faults.push('its owner does not lock it');
-      return { seen: `${strangers.length} actors`, faults };
+      if (!(await locksProject(client, project, worlds.b.owner))) faults.push('its owner does not lock it');
+      return { seen: `${strangers.length} actors, of the project and of a user`, faults };
     },
   },
 ];

@@ -1,0 +1,189 @@
+import { constants, type ServerHttp2Stream } from 'node:http2';
+import {
+  Metadata,
+  ResponderBuilder,
+  ServerInterceptingCall,
+  type ServerInterceptingCallInterface,
+  type ServerInterceptor,
+  ServerListenerBuilder,
+  type StatusObject,
+  status,
+} from '@grpc/grpc-js';
+import { deadlinePassed, isPast } from './deadline.ts';
+import type { Entry } from './entry.ts';
+import { bareFailure, Code, codeNameOf, type Failure, statusBytes } from './errors.ts';
+import { BODY_TIMEOUT_MS } from './limits.ts';
+import type { Header, Pipeline } from './pipeline.ts';
+import type { MethodPlan } from './plan.ts';
+
+/** The calls whose request is on its way, by their metadata. */
+export type Arrivals = WeakMap<Metadata, Entry>;
+
+/** How many requests that no token vouches for may be on their way at a time, in one server, and be waited for, */
+const PATIENT_STRANGERS = 32;
+/** and how long, in milliseconds, each one more has to come in: what an honest one needs. */
+const CROWDED_TIMEOUT_MS = 250;
+
+/**
+ * Admits calls as soon as their headers are there: the request of one that is refused is never taken in. One whose request
+ * does not come in whole (too large, cut off, too late) ends here. Calls of other methods are `strangers`'.
+ */
+export const admitAtHeaders = (
+  pipeline: Pipeline,
+  plans: readonly MethodPlan[],
+  arrivals: Arrivals,
+  strangers: ServerInterceptor,
+): ServerInterceptor => {
+  const byPath = new Map(plans.map((plan) => [`/${plan.name}`, plan]));
+  return (method, call) => {
+    const plan = byPath.get(method.path);
+    if (!plan) return strangers(method, call);
+    let entry: Entry | null = null;
+    let received = false;
+    let whole = false;
+    let refused = false;
+    const send = call.sendStatus.bind(call);
+    const cut = (failure: Failure) => {
+      refused = true;
+      send(statusOf(failure));
+    };
+    // What grpc-js refuses by itself passes every interceptor by, and this method not. It may do so more than once.
+    call.sendStatus = (sent) => {
+      if (whole || !entry) send(sent);
+      else if (!refused) cut(pipeline.fail(entry, causeOf(sent)));
+    };
+    const listener = new ServerListenerBuilder()
+      .withOnReceiveMetadata((metadata, next) => {
+        const deadline = Number(call.getDeadline());
+        const arrival = { deadline: Number.isFinite(deadline) ? deadline : null, cut };
+        entry = pipeline.enter(plan, headerOf(metadata), arrival);
+        arrivals.set(metadata, entry);
+        // It stands in the headers, whatever becomes of the call.
+        const headers = new Metadata();
+        headers.set('x-correlation-id', entry.correlationId);
+        call.sendMetadata(headers);
+        whenAdmitted(pipeline, entry, () => next(metadata), cut);
+      })
+      .withOnReceiveMessage((message, next) => {
+        received = true;
+        next(message);
+      })
+      .withOnReceiveHalfClose((next) => {
+        // A client that leaves without an error ends its request like one that has sent it.
+        whole = received;
+        if (!whole && entry) pipeline.fail(entry, cutShort());
+        next();
+      })
+      .withOnCancel(() => {
+        if (whole) return;
+        letGo(call);
+        const late = isPast(Number(call.getDeadline()));
+        if (entry) pipeline.fail(entry, late ? deadlinePassed('not_applied') : cutShort());
+      })
+      .build();
+    return new ServerInterceptingCall(call, { start: (next) => next(listener) });
+  };
+};
+
+const whenAdmitted = (pipeline: Pipeline, entry: Entry, next: () => void, refuse: (failure: Failure) => void) => {
+  let pending: Promise<void> | null;
+  try {
+    pending = pipeline.admit(entry);
+  } catch (failure) {
+    return refuse(failure as Failure);
+  }
+  if (pending) pending.then(next, refuse);
+  else next();
+};
+
+const cutShort = (): Failure => bareFailure('CANCELLED', 'the request was cut off');
+
+type SentStatus = Parameters<ServerInterceptingCallInterface['sendStatus']>[0];
+
+/** What a request failed with that grpc-js refused. */
+const causeOf = ({ code, details }: SentStatus): unknown =>
+  code === status.DEADLINE_EXCEEDED
+    ? deadlinePassed('not_applied')
+    : bareFailure(codeNameOf(code), details ?? 'the request was refused');
+
+/**
+ * Guards the calls that need no token: none may be on its way for long, and of many at once each but a moment. A stream's
+ * next request is taken in when the one before it was answered.
+ */
+export const guardStrangers = (): ServerInterceptor => {
+  let arriving = 0;
+  return (_method, call) => {
+    const late = () =>
+      call.sendStatus({ code: status.DEADLINE_EXCEEDED, details: 'the request took too long to come in' });
+    let timer: NodeJS.Timeout | null = setTimeout(
+      late,
+      arriving < PATIENT_STRANGERS ? BODY_TIMEOUT_MS : CROWDED_TIMEOUT_MS,
+    );
+    arriving += 1;
+    const arrived = () => {
+      if (timer === null) return;
+      clearTimeout(timer);
+      timer = null;
+      arriving -= 1;
+    };
+
+    let unanswered = 0;
+    let held: (() => void) | null = null;
+    let whole = false;
+    const listener = new ServerListenerBuilder()
+      .withOnReceiveMessage((message, next) => {
+        unanswered += 1;
+        if (unanswered === 1) next(message);
+        else held = () => next(message);
+      })
+      .withOnReceiveHalfClose((next) => {
+        whole = true;
+        arrived();
+        next();
+      })
+      .withOnCancel(() => {
+        arrived();
+        if (!whole) letGo(call);
+      })
+      .build();
+    const responder = new ResponderBuilder()
+      .withStart((next) => next(listener))
+      .withSendMessage((message, next) => {
+        next(message);
+        unanswered = 0;
+        const take = held;
+        held = null;
+        if (take) {
+          unanswered = 1;
+          take();
+        }
+      })
+      .build();
+    return new ServerInterceptingCall(call, responder);
+  };
+};
+
+/**
+ * Closes the stream of a call that has been answered before its request was whole: grpc-js leaves it to the client to do
+ * so, and keeps what has come in until then.
+ */
+const letGo = (call: ServerInterceptingCallInterface) => {
+  const { stream } = call as unknown as { readonly stream: ServerHttp2Stream };
+  // A reset overtakes what has not left yet: the status.
+  if (!stream.closed) setImmediate(() => stream.close(constants.NGHTTP2_NO_ERROR));
+};
+
+const headerOf =
+  (metadata: Metadata): Header =>
+  (name) => {
+    const values = metadata.get(name);
+    return values.length === 0 ? undefined : values.join(', ');
+  };
+
+/** A failure as gRPC's trailers tell it. */
+export const statusOf = (failure: Failure): StatusObject => {
+  const metadata = new Metadata();
+  if (failure.details.length > 0) metadata.set('grpc-status-details-bin', Buffer.from(statusBytes(failure)));
+  if (failure.pushbackMs !== null) metadata.set('grpc-retry-pushback-ms', String(failure.pushbackMs));
+  return { code: Code[failure.code], details: failure.message, metadata };
+};
