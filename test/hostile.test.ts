@@ -3,7 +3,7 @@ import { randomUUID } from 'node:crypto';
 import { describe, it } from 'node:test';
 import { type DescMethod, ScalarType } from '@bufbuild/protobuf';
 import { listBomb, nested } from './support/echo-wire.ts';
-import { EXAMPLES, newWorld } from './support/examples.ts';
+import { newWorld, useExamples } from './support/examples.ts';
 import { type Place, placesOf, withValue } from './support/fields.ts';
 import { type Fields, isRead, keyOf, METHODS, methodOf } from './support/methods.ts';
 import { binaryOf, type Ended, jsonOf, rawGrpc, rawJson } from './support/raw.ts';
@@ -12,10 +12,9 @@ import { useService } from './support/service.ts';
 const service = await useService({ env: { POOL_SIZE: '4' } });
 const { projects, users } = service;
 
+const examples = useExamples(service);
 const makeExample = async (method: DescMethod) => {
-  const make = EXAMPLES[keyOf(method)];
-  assert.ok(make, `${keyOf(method)} has no example`);
-  const { request, options } = await make(await newWorld(service));
+  const { request, options } = await examples(method);
   return { request: request as Fields, actor: options.actor };
 };
 

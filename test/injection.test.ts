@@ -3,7 +3,7 @@ import { after, describe, it } from 'node:test';
 import type { DescMethod } from '@bufbuild/protobuf';
 import { openChannel } from './support/client.ts';
 import { refusedGrpc, sendGrpc } from './support/echo.ts';
-import { EXAMPLES, newWorld } from './support/examples.ts';
+import { useExamples } from './support/examples.ts';
 import { placesOf, withValue } from './support/fields.ts';
 import { callOf, type Fields, isRead, keyOf, METHODS, methodOf } from './support/methods.ts';
 import { spawnWithCluster } from './support/own-cluster.ts';
@@ -27,10 +27,7 @@ const INJECTIONS = [
 /** What a call may end in that carried such a text: an answer, or a refusal that is the caller's. */
 const CALM: ReadonlySet<number> = new Set([0, 3, 5, 6, 7, 9, 10, 16]);
 
-const makeExample = async (method: DescMethod) => {
-  const { request, options } = await (EXAMPLES[keyOf(method)] as (typeof EXAMPLES)[string])(await newWorld(service));
-  return { request: request as Fields, options };
-};
+const makeExample = useExamples(service);
 
 /** The texts of all statements that clients have sent to this database. */
 const statementTexts = async (): Promise<Set<string>> => {
@@ -83,7 +80,7 @@ const attack = async (method: DescMethod) => {
   for (const place of places) {
     for (const text of place.kind === 'uuid' ? INJECTIONS.slice(0, 2) : INJECTIONS) {
       const value = place.kind === 'mask' ? { paths: [text] } : text;
-      const bytes = binaryOf(method, withValue(example.request, place.keys, value));
+      const bytes = binaryOf(method, withValue(example.request as Fields, place.keys, value));
       const ended = await rawGrpc(service, method, bytes, example.options.actor);
       assert.ok(CALM.has(ended.code), `${keyOf(method)} ${place.path} = ${text}: ${JSON.stringify(ended)}`);
       if (ended.code === 0 && !isRead(method)) example = await makeExample(method);
@@ -100,7 +97,7 @@ const attackHeaders = async () => {
   for (const header of HEADERS) {
     for (const text of INJECTIONS.filter((each) => /^[ -~]*$/.test(each))) {
       const headers = { 'x-actor-id': options.actor ?? '', [header]: text };
-      const answered = await sendGrpc(service.channel, method, binaryOf(method, request), headers);
+      const answered = await sendGrpc(service.channel, method, binaryOf(method, request as Fields), headers);
       const { code } = answered.error ? refusedGrpc(answered) : { code: 0 };
       assert.ok(CALM.has(code), `${header}: ${text}: ${code}`);
     }

@@ -8,9 +8,9 @@ import type { DescMethod } from '@bufbuild/protobuf';
 import { keySetOf, makeKey, mint } from '../src/auth/development.ts';
 import { openChannel } from './support/client.ts';
 import { sendGrpc } from './support/echo.ts';
-import { EXAMPLES, newWorld } from './support/examples.ts';
+import { newWorld, useExamples } from './support/examples.ts';
 import { placesOf, withValue } from './support/fields.ts';
-import { type Fields, keyOf, METHODS } from './support/methods.ts';
+import { type Fields, METHODS } from './support/methods.ts';
 import { spawnWithCluster } from './support/own-cluster.ts';
 import { connectAs } from './support/postgres.ts';
 import { binaryOf } from './support/raw.ts';
@@ -37,12 +37,14 @@ const channel = openChannel(spawned.grpc, { authorization: `Bearer ${good}` });
 after(() => channel.close());
 const service = { ...clientsOn(channel), channel } as unknown as TestService;
 
+const examples = useExamples(service);
+
 /** Stands in every text that a caller can send. */
 const MARK = `mark${randomUUID().replaceAll('-', '')}`;
 
 /** Sends a call with the mark in each of its texts in turn; whether it is taken or refused, somebody logs it. */
 const sendMarked = async (method: DescMethod): Promise<void> => {
-  const { request, options } = await (EXAMPLES[keyOf(method)] as (typeof EXAMPLES)[string])(await newWorld(service));
+  const { request, options } = await examples(method);
   const headers: Record<string, string> = options.actor === undefined ? {} : { 'x-actor-id': options.actor };
   const marked = placesOf(method.input)
     .filter(({ kind }) => kind === 'text' || kind === 'uuid')

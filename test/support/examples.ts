@@ -1,6 +1,8 @@
 import { randomBytes, randomUUID } from 'node:crypto';
+import type { DescMethod } from '@bufbuild/protobuf';
 import { Role } from '../../src/gen/jeex/persistence/v1/project_service_pb.js';
 import type { CallOptions } from './client.ts';
+import { keyOf } from './methods.ts';
 import { newProject, newUser, type TestService } from './service.ts';
 
 /** A call that succeeds, and for whom. */
@@ -282,4 +284,17 @@ export const addOwner = async ({ service, projectId, owner }: World): Promise<st
   const other = await newUser(service, 'Other owner');
   await service.projects.setMember({ projectId, userId: other, role: Role.OWNER }, { actor: owner });
   return other;
+};
+
+/** Uses up the project, or somebody in it. */
+const DESTROYS = /^(Delete|Undelete|Purge)|^(RemoveMember|SetMember|SetProjectQuota)$/;
+
+/** Makes examples, as many as a test uses up, in one project as far as that goes: a project of its own takes seven calls. */
+export const useExamples = (service: TestService): ((method: DescMethod) => Promise<Example>) => {
+  const shared = newWorld(service);
+  return async (method) => {
+    const make = EXAMPLES[keyOf(method)];
+    if (!make) throw new Error(`${keyOf(method)} has no example`);
+    return make(await (DESTROYS.test(method.name) ? newWorld(service) : shared));
+  };
 };
