@@ -5,9 +5,9 @@ import { readPassword } from '../db/connection.ts';
 import { LOGINS, type Login, type Passwords } from '../db/role-table.ts';
 import { bootstrap } from '../db/roles.ts';
 import { VARIABLES } from '../variables.ts';
+import { tell } from './output.ts';
 
-const say = (line: string): void => void process.stderr.write(`${line}\n`);
-const log = { info: say };
+const log = { info: tell };
 
 /** Without these two there is no service. */
 const NEEDED: readonly Login[] = ['owner', 'app'];
@@ -25,9 +25,9 @@ export async function bootstrapCommand({ database }: { database: string }): Prom
   }
   const passwords = passwordsDir === null ? generate() : await readPasswords(passwordsDir);
   const { ownerUrl, appUrl, notes } = await bootstrap(adminDatabaseUrl, { database, passwords, log });
-  for (const note of notes) say(`left to do: ${note}`);
+  for (const note of notes) tell(`left to do: ${note}`);
   const closed = LOGINS.filter((login) => passwords[login] === undefined).map(roleOf);
-  if (closed.length > 0) say(`without a password file in PASSWORDS_DIR, and so without a login: ${closed.join(', ')}`);
+  if (closed.length > 0) tell(`without a password file in PASSWORDS_DIR, and so without a login: ${closed.join(', ')}`);
   printAccess('', appUrl, passwordsDir, 'app');
   printAccess('MIGRATION_', ownerUrl, passwordsDir, 'owner');
 }

@@ -4,7 +4,7 @@ import { migrate } from '../db/migrator.ts';
 import { createDatabase } from '../db/pool.ts';
 import { provideDatabase } from '../db/provide.ts';
 import { untilInterrupted } from './interrupt.ts';
-import { tell } from './owner.ts';
+import { tell } from './output.ts';
 import { everyTwoSeconds } from './progress.ts';
 
 export interface VerifyOptions {

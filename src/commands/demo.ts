@@ -5,6 +5,7 @@ import { startTemporaryService } from '../demo/service.ts';
 import { Story } from '../demo/story.ts';
 import { formatAddress, parseAddress } from '../rpc/listen.ts';
 import { untilInterrupted } from './interrupt.ts';
+import { print } from './output.ts';
 import { channelCredentials, type RemoteOptions, signerOf } from './remote.ts';
 
 export interface DemoOptions extends RemoteOptions {
@@ -13,8 +14,6 @@ export interface DemoOptions extends RemoteOptions {
   /** One line of JSON at the end instead of the story. */
   readonly json?: boolean;
 }
-
-const print = (line: string): void => void process.stdout.write(`${line}\n`);
 
 /** Plays the main job through the gRPC API and tells it. @throws Error at the first step that does not do what it says */
 export async function demo(options: DemoOptions): Promise<void> {

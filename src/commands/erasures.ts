@@ -3,8 +3,8 @@ import { open } from 'node:fs/promises';
 import { createInterface } from 'node:readline';
 import type { Client } from 'pg';
 import { type Applied, applyEntry, type Erasure, formatEntry, parseLedger, readLedger } from '../users/ledger.ts';
-import { writeOut } from './output.ts';
-import { asOwner, tell } from './owner.ts';
+import { tell, writeOut } from './output.ts';
+import { asOwner } from './owner.ts';
 import { everyTwoSeconds } from './progress.ts';
 
 /** Prints the ledger: a line for each erased user, which `applyErasures` reads again. */

@@ -7,6 +7,7 @@ import { loadConfig } from '../config.ts';
 import { provideDatabase } from '../db/provide.ts';
 import { formatAddress, parseAddress } from '../rpc/listen.ts';
 import { untilInterrupted } from './interrupt.ts';
+import { print, tell } from './output.ts';
 import { channelCredentials, type RemoteOptions, signerOf } from './remote.ts';
 
 export interface IsolationAuditOptions extends RemoteOptions {
@@ -19,9 +20,6 @@ export interface IsolationAuditOptions extends RemoteOptions {
   readonly load: number;
   readonly json?: boolean;
 }
-
-const print = (line: string): void => void process.stdout.write(`${line}\n`);
-const note = (line: string): void => void process.stderr.write(`${line}\n`);
 
 type Target = Pick<AuditOptions, 'address' | 'credentials' | 'databaseUrl' | 'signer' | 'exclusive'> & { site: Site };
 
@@ -37,7 +35,7 @@ const findTarget = async (
   }
   const address = formatAddress(parseAddress(options.address));
   const config = loadConfig(process.env, 'command');
-  const database = await provideDatabase(config, { share: true, log: { info: note }, signal });
+  const database = await provideDatabase(config, { share: true, log: { info: tell }, signal });
   opened.defer(() => database.stop());
   return {
     address,
@@ -69,7 +67,7 @@ export async function isolationAudit(options: IsolationAuditOptions): Promise<vo
       load: options.load,
       signal,
       tell: options.json ? () => {} : tellResults(print),
-      progress: (done) => note(`${done} of ${options.load} calls`),
+      progress: (done) => tell(`${done} of ${options.load} calls`),
     });
     const seconds = Math.round((performance.now() - began) / 100) / 10;
     print(options.json ? documentOf(site, report, seconds) : verdictOf(report, seconds));

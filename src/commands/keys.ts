@@ -2,7 +2,8 @@ import { dropKey } from '../sealing/drop.ts';
 import { loadRing } from '../sealing/ring.ts';
 import { type Progress, type Rotated, rotate } from '../sealing/rotate.ts';
 import { type KeyStatus, keyStatus } from '../sealing/status.ts';
-import { asOwner, tell } from './owner.ts';
+import { print, tell } from './output.ts';
+import { asOwner } from './owner.ts';
 
 export interface RotateOptions {
   /** Rows in a transaction. */
@@ -15,8 +16,6 @@ const PLAIN_STAYS =
   '`vacuum full jeex.users, jeex.execution_payloads`, as jeex_owner, has rewritten them; in the WAL until it is recycled';
 
 const PROGRESS_MS = 1_000;
-
-const print = (line: string): void => void process.stdout.write(`${line}\n`);
 
 /**
  * Seals everything under the first key of the ring, while services run; again, and after a kill: goes on.

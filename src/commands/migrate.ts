@@ -3,10 +3,10 @@ import { loadConfig } from '../config.ts';
 import { down, migrate, type Status, status } from '../db/migrator.ts';
 import { provideDatabase } from '../db/provide.ts';
 import { untilInterrupted } from './interrupt.ts';
+import { print, tell } from './output.ts';
 import { ownerConfig } from './owner.ts';
 
-const print = (line: string): void => void process.stdout.write(`${line}\n`);
-const log = { info: (message: string): void => void process.stderr.write(`${message}\n`) };
+const log = { info: tell };
 
 /** Applies what is missing, or prints its SQL. @throws Error when a migration cannot run */
 export async function migrateUp(options: { dryRun: boolean }): Promise<void> {

@@ -4,6 +4,7 @@ import { openClient } from '../db/connection.ts';
 import { migrate } from '../db/migrator.ts';
 import { type Provided, provideDatabase } from '../db/provide.ts';
 import { untilInterrupted } from './interrupt.ts';
+import { tell } from './output.ts';
 
 /** What a command of the schema's owner works with. */
 export interface Owner {
@@ -14,9 +15,6 @@ export interface Owner {
   /** Aborts when the command is interrupted. */
   readonly signal: AbortSignal;
 }
-
-/** A line of progress. */
-export const tell = (line: string): void => void process.stderr.write(`${line}\n`);
 
 /**
  * Runs work as the schema's owner on the configured database, or on the embedded one, which a service may be using.

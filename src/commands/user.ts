@@ -1,8 +1,8 @@
 import { profileOf } from '../sealing/identity.ts';
 import { loadRing } from '../sealing/ring.ts';
 import { type Export, exportUser } from '../users/export.ts';
-import { writeOut } from './output.ts';
-import { asOwner, tell } from './owner.ts';
+import { tell, writeOut } from './output.ts';
+import { asOwner } from './owner.ts';
 
 export interface UserExportOptions {
   readonly id: string;
