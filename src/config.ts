@@ -30,7 +30,14 @@ export interface Config {
   /** Absolute. */
   readonly dataDir: string;
   readonly migrate: MigrateMode;
+  /** Connections to PgBouncer or PostgreSQL, at most, the readiness check's own one included. */
   readonly poolSize: number;
+  /** How long a call waits for one of them, in milliseconds. */
+  readonly poolWaitMs: number;
+  /** Processes of this service at once, at most, during an update too. */
+  readonly maxReplicas: number;
+  /** PgBouncer's console; null: none is known. */
+  readonly pgbouncerAdminUrl: string | null;
   /** Where the keys of sealed columns are; null: beside the embedded data. */
   readonly encryptionKeys: { readonly text: string } | { readonly file: string } | null;
   readonly access: AccessConfig;
@@ -184,6 +191,9 @@ const toConfig = (values: Values): Config => ({
   dataDir: resolve(values.DATA_DIR),
   migrate: values.MIGRATE,
   poolSize: values.POOL_SIZE,
+  poolWaitMs: values.POOL_WAIT_MS,
+  maxReplicas: values.MAX_REPLICAS,
+  pgbouncerAdminUrl: withPasswordFile(values.PGBOUNCER_ADMIN_URL, values.PGBOUNCER_ADMIN_PASSWORD_FILE),
   encryptionKeys: toKeys(values),
   access: { target: values.ACCESS_LOG ?? null, reads: values.AUDIT_READS, full: values.ACCESS_LOG_FULL },
   shutdownGraceSeconds: values.SHUTDOWN_GRACE_SECONDS,

@@ -156,7 +156,17 @@ export const VARIABLES = {
     '/run/secrets/jeex/jeex_owner',
   ),
   MIGRATE: variable(z.enum(MIGRATE_MODES).default('auto'), 'auto, check or off', 'auto'),
-  POOL_SIZE: variable(integer(1, 1000).default(10), 'a whole number from 1 to 1000', '10'),
+  POOL_SIZE: variable(integer(2, 1000).default(10), 'a whole number from 2 to 1000', '10'),
+  POOL_WAIT_MS: variable(integer(1, 60_000).default(5000), 'whole milliseconds from 1 to 60000', '5000'),
+  MAX_REPLICAS: variable(integer(1, 1000).default(1), 'a whole number from 1 to 1000', '1'),
+  PGBOUNCER_ADMIN_URL: databaseUrl(
+    ' of the role jeex_monitor and the database pgbouncer',
+    'postgres://jeex_monitor:secret@localhost:6432/pgbouncer',
+  ),
+  PGBOUNCER_ADMIN_PASSWORD_FILE: text(
+    "a file with jeex_monitor's password, for a PGBOUNCER_ADMIN_URL without one",
+    '/run/secrets/jeex/jeex_monitor',
+  ),
   DATA_DIR: variable(value((text) => text).default('.data'), 'a directory', '.data'),
   ENCRYPTION_KEYS: text(
     'keys as id:key, separated by commas, the first one seals; an id is 1 to 65535, a key 32 bytes in hexadecimal or base64',
