@@ -1,9 +1,10 @@
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
 import { GROUPS, type Group } from './audit/isolation/check.ts';
 import type { DemoOptions } from './commands/demo.ts';
+import type { HealthOptions } from './commands/health.ts';
 import type { IsolationAuditOptions } from './commands/isolation-audit.ts';
 import type { TokenOptions } from './commands/token.ts';
-import { ConfigError } from './config.ts';
+import { type Address, parseAddress } from './rpc/listen.ts';
 import { VERSION } from './version.ts';
 
 /** What the command answers to the shell. */
@@ -18,6 +19,7 @@ function createProgram(): Command {
     .addHelpText('after', '\nThe configuration comes from the environment: see .env.example.')
     .exitOverride();
   addServe(program);
+  addHealth(program);
   addMigrate(program);
   addChanges(program);
   addPrivacy(program);
@@ -25,6 +27,7 @@ function createProgram(): Command {
   addKeys(program);
   addOthers(program);
   addIsolationAudit(program);
+  addDoctor(program);
   return program;
 }
 
@@ -37,6 +40,19 @@ function addServe(program: Command): void {
     .action(async (options: { ephemeral?: boolean; readyJson?: boolean }) => {
       const { serve } = await import('./commands/serve.ts');
       await serve({ ephemeral: options.ephemeral ?? false, readyJson: options.readyJson ?? false });
+    });
+}
+
+function addHealth(program: Command): void {
+  secured(program.command('health'))
+    .description('ask a running service for its gRPC health; exit code 1 unless it is SERVING')
+    .option('--address <host:port>', 'where; without it HEALTH_LISTEN, else GRPC_LISTEN', parseListen)
+    .option('--service <name>', 'of which service, or readiness or liveness; without it the whole', '')
+    .option('--timeout <ms>', 'how long to wait, in milliseconds', parseTimeout, 2000)
+    .option('--json', 'as one line of JSON')
+    .action(async (options: HealthOptions) => {
+      const { checkHealth } = await import('./commands/health.ts');
+      await checkHealth(options);
     });
 }
 
@@ -186,9 +202,13 @@ function addOthers(program: Command): void {
 
 /** How a running service is reached, for the commands that call one. */
 const remote = (command: Command): Command =>
-  command
+  secured(command)
     .option('--address <host:port>', 'the gRPC address of a running service; without it a temporary one is started')
-    .option('--key <file>', 'the private key (JWK) for its tokens, whose public half is in its AUTH_JWKS')
+    .option('--key <file>', 'the private key (JWK) for its tokens, whose public half is in its AUTH_JWKS');
+
+/** The files that TLS to a running service needs. */
+const secured = (command: Command): Command =>
+  command
     .option('--ca <file>', 'who signed its certificate (PEM); set: the service is reached by TLS')
     .option('--cert <file>', 'the client certificate (PEM) it asks for')
     .option('--cert-key <file>', 'the key of that certificate (PEM)');
@@ -208,9 +228,37 @@ function addIsolationAudit(program: Command): void {
     });
 }
 
+function addDoctor(program: Command): void {
+  program
+    .command('doctor')
+    .description(
+      'look at the configuration, the database and the pools, and tell how to mend what is wrong; exit code 1 when a check failed',
+    )
+    .option('--json', 'one JSON document at the end instead of the lines')
+    .action(async (options: { json?: boolean }) => {
+      const { doctor } = await import('./commands/doctor.ts');
+      await doctor({ json: options.json ?? false });
+    });
+}
+
 function parseVersion(text: string): number {
   if (!/^\d{1,9}$/.test(text)) throw new InvalidArgumentError('expected a whole number from 0.');
   return Number(text);
+}
+
+function parseListen(text: string): Address {
+  try {
+    return parseAddress(text);
+  } catch {
+    throw new InvalidArgumentError('expected host:port, an IPv6 host in brackets.');
+  }
+}
+
+function parseTimeout(text: string): number {
+  const milliseconds = /^\d{1,5}$/.test(text) ? Number(text) : 0;
+  if (milliseconds < 1 || milliseconds > 60_000)
+    throw new InvalidArgumentError('expected milliseconds from 1 to 60000.');
+  return milliseconds;
 }
 
 function parseBatch(text: string): number {
@@ -256,14 +304,16 @@ export async function run(argv: readonly string[]): Promise<void> {
   try {
     await createProgram().parseAsync(argv);
   } catch (error) {
-    process.exitCode = exitCode(error);
+    process.exitCode = await exitCode(error);
     // Commander has said its own errors already.
     if (!(error instanceof CommanderError)) process.stderr.write(`jeex-persistence: ${message(error)}\n`);
   }
 }
 
-function exitCode(error: unknown): number {
+async function exitCode(error: unknown): Promise<number> {
   if (error instanceof CommanderError) return error.exitCode === 0 ? EXIT.done : EXIT.wrongUse;
+  // Loaded here alone, since a probe that ends well should not wait for the configuration's code.
+  const { ConfigError } = await import('./config.ts');
   return error instanceof ConfigError ? EXIT.wrongUse : EXIT.failed;
 }
 

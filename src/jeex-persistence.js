@@ -45,8 +45,8 @@ if (Number.parseInt(process.versions.node, 10) >= REQUIRED_MAJOR) {
   if (program === null) {
     fail(
       `needs Node ${REQUIRED_MAJOR} or later, and this is Node ${process.versions.node}. ` +
-        'The bundled Node is not there: run `npm ci` in the package folder with install scripts allowed ' +
-        `(or \`npm rebuild node\`), or install Node ${REQUIRED_MAJOR}.`,
+        'The bundled Node is not there: run `npm ci` in the package folder with install scripts and optional ' +
+        `dependencies (or \`npm rebuild node\`), or install Node ${REQUIRED_MAJOR}.`,
     );
   }
   handOver(program);

@@ -2,8 +2,10 @@ import type { AccessLog } from './audit/access-log.ts';
 import { startAuthenticator } from './auth/authenticator.ts';
 import { changeHandlers } from './changes/rpc.ts';
 import type { Config } from './config.ts';
+import { poolReader } from './database/pgbouncer-pools.ts';
 import { type About, databaseHandlers } from './database/rpc.ts';
 import { latestVersion, migrationFiles } from './db/migrator.ts';
+import { createConsole } from './db/pgbouncer.ts';
 import { createDatabase } from './db/pool.ts';
 import { checkRole } from './db/role-check.ts';
 import { documentHandlers } from './documents/rpc.ts';
@@ -17,6 +19,7 @@ import { ExportService } from './gen/jeex/persistence/v1/export_service_pb.js';
 import { ProjectService } from './gen/jeex/persistence/v1/project_service_pb.js';
 import { UserService } from './gen/jeex/persistence/v1/user_service_pb.js';
 import type { Logger } from './log.ts';
+import { checkPools } from './pool-check.ts';
 import { projectHandlers } from './projects/rpc.ts';
 import { watchReadiness } from './readiness.ts';
 import type { Context } from './rpc/context.ts';
@@ -86,9 +89,13 @@ export const startService = async (options: ServiceOptions): Promise<Service> =>
   opened.defer(() => tls?.close());
   if (tls && !config.healthListen)
     log.info('HEALTH_LISTEN is unset: gRPC probes of Kubernetes speak no TLS, and need it');
-  const db = await createDatabase({ url: databaseUrl, size: config.poolSize });
+  // One more connection is the readiness check's.
+  const db = await createDatabase({ url: databaseUrl, size: config.poolSize - 1, waitMs: config.poolWaitMs });
   opened.defer(() => db.end());
   await checkRole(db, log);
+  const pooler = config.pgbouncerAdminUrl === null ? null : createConsole(config.pgbouncerAdminUrl);
+  opened.defer(() => pooler?.end());
+  await checkPools({ db, databaseUrl, pooler, config, log });
 
   const sealing = await openSealing(db, ring);
   const context: Context = { db, pager: createPager(sealing.pageTokenKey), sealing };
@@ -96,9 +103,9 @@ export const startService = async (options: ServiceOptions): Promise<Service> =>
   const health = createHealth(SERVICES.map(({ typeName }) => typeName));
   const services = implementations(context, {
     serviceVersion: VERSION,
-    poolSize: config.poolSize,
     health,
     migrations,
+    pgbouncerPools: poolReader(pooler, log),
   });
   const readiness = await watchReadiness({ url: databaseUrl, requiredVersion: latestVersion(migrations), health, log });
   opened.defer(() => readiness.stop());

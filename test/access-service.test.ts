@@ -72,7 +72,8 @@ describe('a service whose records nobody reads', () => {
   it('refuses calls where they may not, until somebody reads on', async () => {
     const { accessLog, pipe, call } = await useUnread('refuse');
     const refused = await call();
-    assert.deepEqual([refused?.reason, refused?.retry, refused?.pushback], ['OVERLOADED', true, '250']);
+    assert.deepEqual([refused?.reason, refused?.retry], ['OVERLOADED', true]);
+    assert.ok(Number(refused?.pushback) >= 500);
     assert.match(refused?.message ?? '', /on record/);
     pipe.readOn();
     let refusals = 1;

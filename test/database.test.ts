@@ -5,9 +5,10 @@ import { compareMigrations, hitRatio } from '../src/database/database.ts';
 import { latestVersion } from '../src/db/migrator.ts';
 import { DatabaseStatus } from '../src/gen/jeex/persistence/v1/database_service_pb.js';
 import { VERSION } from '../src/version.ts';
-import { useOwner, useTestDatabase } from './support/postgres.ts';
+import { lockProject, untilBlocked } from './support/locks.ts';
+import { connectAs, useOwner, useTestDatabase } from './support/postgres.ts';
 import { useProxy } from './support/proxy.ts';
-import { newUser, useService } from './support/service.ts';
+import { newProject, newUser, useService } from './support/service.ts';
 
 const db = await useTestDatabase();
 const proxy = await useProxy(db.appUrl);
@@ -53,7 +54,7 @@ describe('the health of the database', () => {
     assert.equal(health?.connections?.limit, BigInt(rows[0].most));
     assert.ok((health?.connections?.byState.active ?? 0n) >= 1n);
     assert.ok(Math.abs(Number(health?.databaseSizeBytes) - Number(rows[0].size)) < 10_000_000);
-    assert.equal(health?.servicePool?.limit, 7n);
+    assert.equal(health?.servicePool?.limit, 6n, 'the readiness check has one of the seven');
     assert.equal(health?.schemaVersion, latestVersion());
     assert.ok((health?.cacheHitRatio ?? -1) >= 0 && (health?.cacheHitRatio ?? 2) <= 1);
     assert.ok((health?.latency?.seconds ?? 9n) === 0n && (health?.latency?.nanos ?? 0) > 0);
@@ -68,6 +69,29 @@ describe('the health of the database', () => {
       ],
       [undefined, undefined, undefined, [], []],
     );
+  });
+
+  it('tells what calls waited for connections, and what making these came to', async () => {
+    const { health } = await database.getDatabaseHealth({});
+    const pool = health?.servicePool;
+    assert.ok((pool?.acquisitions ?? 0n) >= 1n && (pool?.connects ?? 0n) >= 1n);
+    const { seconds = 0n, nanos = 0 } = pool?.acquisitionWait ?? {};
+    assert.ok(seconds > 0n || nanos > 0);
+    assert.deepEqual([pool?.acquisitionTimeouts, pool?.failedConnects], [0n, 0n]);
+  });
+
+  it('is UNAVAILABLE, not an error, while every connection is in use, and says so', async () => {
+    const busy = await useService({ db, env: { POOL_SIZE: '2', POOL_WAIT_MS: '20' } });
+    const { projectId } = await newProject(service);
+    const release = await lockProject(db, projectId);
+    const holding = busy.projects.updateProject({ project: { id: projectId, name: 'Held' } });
+    await untilBlocked(await connectAs(db.adminUrl), 1);
+    const { health } = await busy.database.getDatabaseHealth({});
+    assert.deepEqual([health?.status, health?.servicePool?.limit], [DatabaseStatus.UNAVAILABLE, 1n]);
+    const again = await busy.database.getDatabaseHealth({});
+    assert.ok((again.health?.servicePool?.acquisitionTimeouts ?? 0n) >= 1n);
+    await release();
+    await holding;
   });
 
   it('is UNAVAILABLE, not an error, while the database does not answer; a watch hears each change once', async () => {

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { createDatabase } from '../src/db/pool.ts';
+import { withDatabase } from '../src/db/roles.ts';
 import { ExecutionStatus } from '../src/gen/jeex/persistence/v1/agent_execution_service_pb.js';
 import { createLog } from '../src/log.ts';
 import { startSweeper } from '../src/sweeper.ts';
@@ -151,7 +152,7 @@ describe('a sweeper', () => {
   it('logs a failure and tries again', async (t) => {
     const lines: string[] = [];
     const failing = createLog('error', { write: (line: string) => void lines.push(line) });
-    const db = await createDatabase({ url: service.db.appUrl.replace(/\/[^/]+$/, '/nowhere'), size: 1 });
+    const db = await createDatabase({ url: withDatabase(service.db.appUrl, 'nowhere'), size: 1 });
     const sweeper = startSweeper({ db, log: failing, intervalMs: 10 });
     t.after(async () => {
       await sweeper.stop();

@@ -4,14 +4,15 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { Client } from 'pg';
 import { z } from 'zod';
 import { createDatabase } from '../src/db/pool.ts';
-import { createSlots } from '../src/db/slots.ts';
+import { createSlots, WaitedTooLong } from '../src/db/slots.ts';
 import { sql, statement } from '../src/db/statement.ts';
 import { createLog } from '../src/log.ts';
 import { watchReadiness } from '../src/readiness.ts';
 import { Refusal } from '../src/refusal.ts';
 import { createHealth } from '../src/rpc/health.ts';
-import { useTestDatabase } from './support/postgres.ts';
+import { connectAs, useTestDatabase } from './support/postgres.ts';
 import { useProxy } from './support/proxy.ts';
+import { until } from './support/until.ts';
 
 const one = statement({
   name: 'test.one',
@@ -24,6 +25,12 @@ const nap = statement({
   params: { seconds: 'float8' },
   row: z.object({}),
   sql: (p) => sql.fragment`select 1 as one from (select pg_sleep(${p.seconds})) as nap`,
+});
+const stubborn = statement({
+  name: 'test.stubborn',
+  params: {},
+  row: z.object({}),
+  sql: () => sql.fragment`select 1 as one from (select stubborn()) as stubborn`,
 });
 
 const db = await useTestDatabase();
@@ -54,6 +61,20 @@ describe('slots', () => {
     await Promise.all(works.filter((_, i) => i !== 3));
     assert.deepEqual(order, [0, 1, 2, 4]);
   });
+
+  it('refuse who has waited too long, and give its place up', async () => {
+    const slots = createSlots(1, 10);
+    const gate = Promise.withResolvers<void>();
+    const holding = slots.run(() => gate.promise);
+    await assert.rejects(
+      slots.run(() => assert.fail('it was refused')),
+      WaitedTooLong,
+    );
+    assert.equal(slots.waiting, 0);
+    gate.resolve();
+    await holding;
+    assert.equal(await slots.run(async () => 'served'), 'served');
+  });
 });
 
 describe('the pool', () => {
@@ -65,6 +86,60 @@ describe('the pool', () => {
     for (const { reason } of calls as PromiseRejectedResult[]) {
       assert.deepEqual([reason.reason, reason.outcome], ['DATABASE_UNAVAILABLE', 'not_applied']);
     }
+    await pool.end();
+  });
+
+  it('tells a call that waited too long to come again, before its deadline', async () => {
+    const pool = await createDatabase({ url: db.appUrl, size: 1, waitMs: 10 });
+    const holding = new AbortController();
+    const held = assert.rejects(pool.run(nap, { seconds: 30 }, holding.signal), { reason: 'DEADLINE' });
+    await until(() => pool.state().acquisitions === 1, 'the connection is in use');
+    await assert.rejects(pool.run(one, {}, AbortSignal.timeout(30_000)), {
+      reason: 'OVERLOADED',
+      outcome: 'not_applied',
+    });
+    const { waiting, acquisitions, acquisitionTimeouts } = pool.state();
+    assert.deepEqual(
+      { waiting, acquisitions, acquisitionTimeouts },
+      { waiting: 0, acquisitions: 1, acquisitionTimeouts: 1 },
+    );
+    holding.abort(new Error('enough'));
+    await held;
+    assert.deepEqual(await pool.run(one, {}), [{ one: 1 }]);
+    await pool.end();
+  });
+
+  it('counts what calls waited for their connections, and the connections it made', async () => {
+    const pool = await createDatabase({ url: db.appUrl, size: 1 });
+    await pool.run(one, {});
+    const first = pool.state();
+    assert.deepEqual([first.acquisitions, first.connects, first.failedConnects, first.limit], [1, 1, 0, 1]);
+    assert.ok(first.acquisitionWaitMs > 0, 'making a connection takes its time');
+    const began = performance.now();
+    const napping = pool.run(nap, { seconds: 0.05 });
+    const waiting = pool.run(one, {});
+    await napping;
+    const atLeast = performance.now() - began;
+    await waiting;
+    const then = pool.state();
+    assert.deepEqual([then.acquisitions, then.connects], [3, 1]);
+    assert.ok(then.acquisitionWaitMs - first.acquisitionWaitMs >= atLeast * 0.9, 'the second waited for the first');
+    await pool.end();
+    const nowhere = new URL(db.appUrl);
+    nowhere.pathname = '/no_such_database';
+    const failing = await createDatabase({ url: nowhere.href, size: 1 });
+    await assert.rejects(failing.run(one, {}));
+    const failed = failing.state();
+    assert.deepEqual([failed.acquisitions, failed.connects, failed.failedConnects], [0, 1, 1]);
+    await failing.end();
+  });
+
+  it('closes a connection that nobody uses, and makes another for the next call', async () => {
+    const pool = await createDatabase({ url: db.appUrl, size: 1, idleMs: 20 });
+    await pool.run(one, {});
+    await until(() => pool.state().idle === 0, 'the idle connection is closed');
+    assert.deepEqual(await pool.run(one, {}), [{ one: 1 }]);
+    assert.equal(pool.state().connects, 2);
     await pool.end();
   });
 
@@ -90,9 +165,36 @@ describe('the pool', () => {
       assert.equal(reason.reason, 'SHUTTING_DOWN');
       assert.equal(reason.outcome, 'not_applied');
     }
-    assert.equal(await napping(), 0);
+    // PostgreSQL answers a moment before it shows that it is done.
+    await until(async () => (await napping()) === 0, 'nothing runs any more');
     assert.deepEqual(await pool.run(one, {}), [{ one: 1 }]);
     await watcher.end();
+    await pool.end();
+  });
+
+  it('does not try a rolled back statement again for a call that has ended meanwhile', async () => {
+    const pool = await createDatabase({ url: db.appUrl, size: 1 });
+    const admin = await connectAs(db.adminUrl);
+    // A cancel that arrives in the middle of a conflict.
+    await admin.query(`
+      create function stubborn() returns void language plpgsql as $$
+      begin
+        perform pg_sleep(30);
+      exception when query_canceled then
+        raise exception 'conflict' using errcode = '40001';
+      end $$;
+      grant execute on function stubborn to jeex_app`);
+    const call = new AbortController();
+    const running = assert.rejects(pool.run(stubborn, {}, call.signal), {
+      reason: 'SHUTTING_DOWN',
+      outcome: 'not_applied',
+    });
+    const sleeping = async () =>
+      (await admin.query(`select from pg_stat_activity where wait_event = 'PgSleep' and query like '%stubborn()%'`))
+        .rowCount === 1;
+    await until(sleeping, 'the statement runs');
+    call.abort(new Refusal('SHUTTING_DOWN', 'stopping'));
+    await running;
     await pool.end();
   });
 

@@ -10,7 +10,8 @@ import { openClient, withPasswordFile } from '../src/db/connection.ts';
 import { latestVersion, migrate } from '../src/db/migrator.ts';
 import { createDatabase } from '../src/db/pool.ts';
 import { checkRole } from '../src/db/role-check.ts';
-import { withDatabase, withLogin } from '../src/db/roles.ts';
+import { ROLES } from '../src/db/role-table.ts';
+import { bootstrap, withDatabase, withLogin } from '../src/db/roles.ts';
 import { createLog } from '../src/log.ts';
 import { outcomeOf } from './support/methods.ts';
 import { connectAs } from './support/postgres.ts';
@@ -48,14 +49,14 @@ describe('bootstrap on a server of one’s own', () => {
   const put = (login: string, password: string) => writeFileSync(join(folder, `jeex_${login}`), `${password}\n`);
   const loginAs = (login: string, password: string) =>
     query(withLogin(adminUrl, 'jeex', `jeex_${login}`, password), 'select current_user::text as me');
-  const bootstrap = () =>
+  const bootstrapCommand = () =>
     promisify(execFile)(process.execPath, [ENTRY, 'bootstrap'], {
       env: { ...BASE_ENVIRONMENT, ADMIN_DATABASE_URL: adminUrl, PASSWORDS_DIR: folder },
     });
 
   it('refuses a directory without the needed files, or with a weak password, and names them', async () => {
     put('monitor', 'short');
-    await assert.rejects(bootstrap(), (error: Error & { code: number; stderr: string }) => {
+    await assert.rejects(bootstrapCommand(), (error: Error & { code: number; stderr: string }) => {
       assert.equal(error.code, 2);
       for (const name of ['jeex_owner', 'jeex_app', 'jeex_monitor'])
         assert.match(error.stderr, new RegExp(`/${name}\\b`));
@@ -86,7 +87,7 @@ describe('bootstrap on a server of one’s own', () => {
     put('owner', 'owner password 1');
     put('app', 'app password 1');
     put('readonly', 'readonly password 1');
-    const { stdout, stderr } = await bootstrap();
+    const { stdout, stderr } = await bootstrapCommand();
     assert.doesNotMatch(stdout + stderr, /password 1/);
     assert.match(stdout, /^DATABASE_URL=postgres:\/\/jeex_app@[^:]+:\d+\/jeex\nDATABASE_PASSWORD_FILE=.*\/jeex_app\n/);
     assert.match(stderr, /without a login: jeex_monitor, jeex_backup, jeex_pooler/);
@@ -100,7 +101,7 @@ describe('bootstrap on a server of one’s own', () => {
     put('app', 'app password 2');
     put('monitor', 'monitor password 2');
     rmSync(join(folder, 'jeex_readonly'));
-    await bootstrap();
+    await bootstrapCommand();
     assert.deepEqual(await loginAs('app', 'app password 2'), [{ me: 'jeex_app' }]);
     assert.deepEqual(await loginAs('monitor', 'monitor password 2'), [{ me: 'jeex_monitor' }]);
     await assert.rejects(loginAs('app', 'app password 1'), { code: '28P01' });
@@ -117,6 +118,20 @@ describe('bootstrap on a server of one’s own', () => {
     ]);
   });
 
+  it('keeps the verifier of a password that stays, since poolers remember it', async () => {
+    const verifiers = async () => {
+      const rows = await query(adminUrl, `select rolname::text, rolpassword from pg_authid where rolname like 'jeex%'`);
+      return new Map(rows.map(({ rolname, rolpassword }) => [rolname, rolpassword]));
+    };
+    const before = await verifiers();
+    put('app', 'app password 3');
+    await bootstrapCommand();
+    const after = await verifiers();
+    assert.notEqual(after.get('jeex_app'), before.get('jeex_app'));
+    for (const role of ['jeex_owner', 'jeex_monitor']) assert.equal(after.get(role), before.get(role), role);
+    assert.deepEqual(await loginAs('monitor', 'monitor password 2'), [{ me: 'jeex_monitor' }]);
+  });
+
   it('gives the pooler no verifier that is out of date, or of a role without a login', async () => {
     const ask = () => query(withDatabase(adminUrl, 'jeex'), `select * from pooler.get_auth('jeex_app')`);
     assert.equal((await ask()).length, 1);
@@ -124,6 +139,19 @@ describe('bootstrap on a server of one’s own', () => {
     assert.deepEqual(await ask(), []);
     await query(adminUrl, `alter role jeex_app valid until 'infinity' nologin`);
     assert.deepEqual(await ask(), []);
+  });
+});
+
+describe('bootstrap by an administrator who is no superuser', () => {
+  it('makes what it may, and says what is left to a superuser', async () => {
+    const { adminUrl } = fresh;
+    await query(adminUrl, `create role administrator login createdb createrole password 'administrator'`);
+    await query(adminUrl, `grant ${ROLES.map(({ name }) => name)} to administrator with admin option`);
+    const url = withLogin(adminUrl, 'postgres', 'administrator', 'administrator');
+    const { ownerUrl, notes } = await bootstrap(url, { database: 'other', passwords: { owner: 'o', app: 'a' } });
+    assert.equal((await query(ownerUrl, "select from pg_extension where extname = 'pgcrypto'")).length, 1);
+    assert.match(notes.join('\n'), /postgresql.conf.*log_error_verbosity = terse/);
+    assert.match(notes.join('\n'), /grant pg_monitor to jeex_monitor\n.*auth_query/s);
   });
 });
 

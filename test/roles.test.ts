@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { after, suite, test } from 'node:test';
 import { Client } from 'pg';
-import { LOGINS, type Login, QUIET_LOG, ROLES } from '../src/db/role-table.ts';
+import { LOGINS, type Login, QUIET_LOG } from '../src/db/role-table.ts';
 import { bootstrap, withDatabase, withLogin } from '../src/db/roles.ts';
 import { testCluster, useTestDatabase } from './support/postgres.ts';
 
@@ -112,23 +112,6 @@ suite('bootstrap', () => {
       await assert.rejects(query(withLogin(adminUrl, database, stranger, 'stranger'), 'select 1'), { code: '42501' });
     } finally {
       await query(adminUrl, `drop role ${stranger}`);
-    }
-  });
-
-  test('works for an administrator who is no superuser', async () => {
-    const admin = `jeex_admin_${randomBytes(4).toString('hex')}`;
-    const database = newDatabase();
-    await query(adminUrl, `create role ${admin} login createdb createrole password 'administrator'`);
-    await query(adminUrl, `grant ${ROLES.map(({ name }) => name)} to ${admin} with admin option`);
-    try {
-      const url = withLogin(adminUrl, new URL(adminUrl).pathname.slice(1), admin, 'administrator');
-      const { ownerUrl, notes } = await bootstrap(url, { database, passwords });
-      assert.equal((await query(ownerUrl, "select from pg_extension where extname = 'pgcrypto'")).length, 1);
-      assert.match(notes.join('\n'), /postgresql.conf.*log_error_verbosity = terse/);
-      assert.match(notes.join('\n'), /grant pg_monitor to jeex_monitor\n.*auth_query/s);
-    } finally {
-      await query(adminUrl, `drop database if exists "${database.replaceAll('"', '""')}" with (force)`);
-      await query(adminUrl, `drop owned by ${admin} cascade; drop role ${admin}`);
     }
   });
 

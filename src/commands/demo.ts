@@ -4,9 +4,10 @@ import { play } from '../demo/play.ts';
 import { startTemporaryService } from '../demo/service.ts';
 import { Story } from '../demo/story.ts';
 import { formatAddress, parseAddress } from '../rpc/listen.ts';
+import { channelCredentials } from './channel.ts';
 import { untilInterrupted } from './interrupt.ts';
 import { print } from './output.ts';
-import { channelCredentials, type RemoteOptions, signerOf } from './remote.ts';
+import { type RemoteOptions, signerOf } from './remote.ts';
 
 export interface DemoOptions extends RemoteOptions {
   /** The gRPC address of a running service; absent: one is started, and ended with the demo. */

@@ -6,9 +6,10 @@ import { startTemporary } from '../audit/isolation/temporary.ts';
 import { loadConfig } from '../config.ts';
 import { provideDatabase } from '../db/provide.ts';
 import { formatAddress, parseAddress } from '../rpc/listen.ts';
+import { channelCredentials } from './channel.ts';
 import { untilInterrupted } from './interrupt.ts';
 import { print, tell } from './output.ts';
-import { channelCredentials, type RemoteOptions, signerOf } from './remote.ts';
+import { type RemoteOptions, signerOf } from './remote.ts';
 
 export interface IsolationAuditOptions extends RemoteOptions {
   /** The gRPC address of a running service; absent: one is started, and ended with the audit. */

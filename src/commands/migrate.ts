@@ -1,10 +1,9 @@
 import { readFileSync } from 'node:fs';
-import { loadConfig } from '../config.ts';
 import { down, migrate, type Status, status } from '../db/migrator.ts';
 import { provideDatabase } from '../db/provide.ts';
 import { untilInterrupted } from './interrupt.ts';
 import { print, tell } from './output.ts';
-import { ownerConfig } from './owner.ts';
+import { ownerConfig, schemaConfig } from './owner.ts';
 
 const log = { info: tell };
 
@@ -58,7 +57,7 @@ function describe({ version, latest, applied, pending, problems }: Status): stri
  * a service uses the embedded one.
  */
 async function withDatabase(use: 'read' | 'write', work: (url: string) => Promise<void>): Promise<void> {
-  const config = use === 'write' ? ownerConfig() : loadConfig(process.env, 'command');
+  const config = use === 'write' ? ownerConfig() : schemaConfig();
   await untilInterrupted(async (signal) => {
     const database = await provideDatabase(config, { share: use === 'read', log, signal });
     try {

@@ -36,11 +36,17 @@ export async function asOwner(work: (owner: Owner) => Promise<void>): Promise<vo
 
 /** The configuration of a command that works as jeex_owner. @throws ConfigError when a configured database lacks that role's URL */
 export function ownerConfig(): Config {
-  const config = loadConfig(process.env, 'command');
+  const config = schemaConfig();
   if (config.databaseUrl !== null && config.migrationDatabaseUrl === null) {
     throw new ConfigError([
       'MIGRATION_DATABASE_URL: expected the URL of the role jeex_owner, since DATABASE_URL is set',
     ]);
   }
   return config;
+}
+
+/** The configuration of a command on the schema: the owner's URL alone says enough, and a container that migrates has no other. */
+export function schemaConfig(): Config {
+  const config = loadConfig(process.env, 'command');
+  return { ...config, databaseUrl: config.databaseUrl ?? config.migrationDatabaseUrl };
 }

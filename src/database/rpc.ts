@@ -13,16 +13,16 @@ import { MAX_MESSAGE_BYTES, MAX_PAGE_BYTES } from '../rpc/limits.ts';
 import { MAX_STRUCT_BYTES, MAX_STRUCT_DEPTH } from '../rpc/text.ts';
 import { compareMigrations, type MigrationFile } from './database.ts';
 import { measureHealth } from './health.ts';
+import type { ReadPools } from './pgbouncer-pools.ts';
 import * as statements from './sql.ts';
 
 /** What this service is, as who started it knows. */
 export interface About {
   readonly serviceVersion: string;
-  /** Connections of the pool, at most. */
-  readonly poolSize: number;
   /** Whether the service takes calls: looked at by WatchHealth, which then asks the database itself. */
   readonly health: { readonly ready: boolean };
   readonly migrations: readonly MigrationFile[];
+  readonly pgbouncerPools: ReadPools;
 }
 
 /** What is switched on. */
@@ -69,10 +69,10 @@ const admitAgain = async ({ db }: Context, { actor, signal }: Call): Promise<voi
 };
 
 /** The health at once, then each time it is another. Asks the database again only while something looks wrong. */
-async function* watchHealth(context: Context, { poolSize, health }: About, call: Call) {
+async function* watchHealth(context: Context, { health, pgbouncerPools }: About, call: Call) {
   const { db } = context;
   const { actor, signal } = call;
-  let last = await measureHealth(db, poolSize, actor, signal);
+  let last = await measureHealth(db, pgbouncerPools, actor, signal);
   let admitted = performance.now();
   yield { health: last };
   for (;;) {
@@ -82,7 +82,7 @@ async function* watchHealth(context: Context, { poolSize, health }: About, call:
       admitted = performance.now();
     }
     if (health.ready && last.status === DatabaseStatus.HEALTHY) continue;
-    const now = await measureHealth(db, poolSize, null, signal);
+    const now = await measureHealth(db, pgbouncerPools, null, signal);
     if (mark(now) === mark(last)) continue;
     last = now;
     yield { health: now };
@@ -106,7 +106,7 @@ export const databaseHandlers = (context: Context, about: About): ServiceHandler
     },
 
     getDatabaseHealth: async (_request, call) => ({
-      health: await measureHealth(db, about.poolSize, call.actor, call.signal),
+      health: await measureHealth(db, about.pgbouncerPools, call.actor, call.signal),
     }),
 
     // The service keeps no statistics of statements, and PostgreSQL none without its extension: nothing is known to be slow.

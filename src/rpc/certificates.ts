@@ -18,6 +18,9 @@ export interface Certificates {
 }
 
 const MAX_FILE_BYTES = 1024 * 1024;
+const DAY_MS = 86_400_000;
+/** An end that is nearer than so many days is one to see to. */
+export const WARN_DAYS = 14;
 const BLOCK = /-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g;
 /** One name of Node's `subjectAltName`, which writes what could be mistaken for several names as a JSON string. */
 const NAME = /(?:^|, )([^:,"]+):("(?:[^"\\]|\\.)*"|[^",]*)/gy;
@@ -69,6 +72,10 @@ const privateKeyIn = (pem: string): KeyObject => {
     throw new Error('TLS_KEY_FILE: the file holds no private key in PEM, or one with a passphrase');
   }
 };
+
+/** Whole days until a certificate ends; below 0 it has. */
+export const daysLeft = ({ validToDate }: X509Certificate): number =>
+  Math.floor((validToDate.getTime() - Date.now()) / DAY_MS);
 
 /** Tells one material from another without keeping the key. */
 export const fingerprintOf = ({ cert, key, clientCa }: Material): string =>

@@ -74,9 +74,9 @@ export const CODES: Readonly<Record<Reason, CodeName>> = {
   INTERNAL: 'INTERNAL',
 };
 
-/** How long, in milliseconds, a client waits before it repeats a call refused for one of these reasons. */
+/** How long, in milliseconds and on average, a client waits before it repeats a call refused for one of these reasons. */
 const RETRY_AFTER_MS: Readonly<Partial<Record<Reason, number>>> = {
-  OVERLOADED: 250,
+  OVERLOADED: 1000,
   CONTENTION: 50,
   DATABASE_UNAVAILABLE: 1000,
   SHUTTING_DOWN: 250,
@@ -147,10 +147,16 @@ const fromRefusal = (refusal: Refusal, outcome: Outcome | null, cause: unknown):
   const metadata = outcome === null ? { ...refusal.metadata } : { ...refusal.metadata, outcome };
   const details: Detail[] = [detail(ErrorInfoSchema, { domain: DOMAIN, reason, metadata })];
   if (refusal.fields.length > 0) details.push(badRequest(refusal.fields));
-  const pushbackMs = RETRY_AFTER_MS[reason] ?? null;
+  const pushbackMs = retryAfter(reason);
   if (pushbackMs !== null) details.push(detail(RetryInfoSchema, { retryDelay: duration(pushbackMs) }));
   const message = cut(refusal.message, MAX_MESSAGE);
   return new Failure({ code: CODES[reason], reason, details, pushbackMs, message, cause });
+};
+
+/** Between half and one and a half times the reason's time, so that who was refused together does not come back together. */
+const retryAfter = (reason: Reason): number | null => {
+  const average = RETRY_AFTER_MS[reason];
+  return average === undefined ? null : Math.round(average * (0.5 + Math.random()));
 };
 
 const detail = <D extends DescMessage>(desc: D, value: MessageInitShape<D>): Detail => ({ desc, value });

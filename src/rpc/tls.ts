@@ -7,16 +7,17 @@ import {
   asName,
   type Certificates,
   certificatesOf,
+  daysLeft,
   fingerprintOf,
   type Material,
   namesOf,
   readMaterial,
+  WARN_DAYS,
 } from './certificates.ts';
 
 const LOOK_EVERY_MS = 5000;
 const HANDSHAKE_MS = 10_000;
 const DAY_MS = 86_400_000;
-const WARN_DAYS = 14;
 /** What of a stranger's names is logged. */
 const MAX_NAMES = 5;
 const MAX_NAME_LENGTH = 100;
@@ -160,7 +161,7 @@ const warnOfEnds = (log: Logger, { chain, authorities }: Certificates): void => 
 
 const warnOfEnd = (log: Logger, variable: string, certificates: readonly X509Certificate[]): void => {
   for (const certificate of certificates) {
-    const days = Math.floor((certificate.validToDate.getTime() - Date.now()) / DAY_MS);
+    const days = daysLeft(certificate);
     if (days >= WARN_DAYS) continue;
     const what = days < 0 ? 'has ended' : 'ends soon';
     log.warn({ ...described(certificate), days }, `${variable}: a certificate ${what}`);

@@ -26,8 +26,11 @@ export const openSecret = async (db: Database, ring: KeyRing): Promise<Buffer> =
   throw new Error('the keys of the database are being changed while this starts: start again');
 };
 
-/** The secret that every row holds; null without rows. */
-const openedBy = (ring: KeyRing, rows: readonly statements.KeyRow[]): Buffer | null => {
+/**
+ * The secret that every row holds; null without rows.
+ * @throws Error saying which key is missing, wrong or retired, and what to do
+ */
+export const openedBy = (ring: KeyRing, rows: readonly statements.KeyRow[]): Buffer | null => {
   const missing = rows.filter(({ key_id }) => !ring.ids.includes(key_id)).map(({ key_id }) => key_id);
   if (missing.length > 0) {
     throw new Error(

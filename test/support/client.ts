@@ -7,7 +7,15 @@ import {
   type MessageShape,
   toBinary,
 } from '@bufbuild/protobuf';
-import { Client, credentials, InterceptingCall, type Interceptor, Metadata, type ServiceError } from '@grpc/grpc-js';
+import {
+  type ChannelCredentials,
+  Client,
+  credentials,
+  InterceptingCall,
+  type Interceptor,
+  Metadata,
+  type ServiceError,
+} from '@grpc/grpc-js';
 import { BadRequestSchema, ErrorInfoSchema, RetryInfoSchema } from '../../src/gen/google/rpc/error_details_pb.js';
 import { StatusSchema } from '../../src/gen/google/rpc/status_pb.js';
 
@@ -125,8 +133,11 @@ const carrying = (headers: Readonly<Record<string, string>>): Interceptor => {
 };
 
 /** A channel with stock settings, whose calls all carry some headers; close it with `close()`. */
-export const openChannel = (address: string, headers: Readonly<Record<string, string>> = {}): Client =>
-  new Client(address, credentials.createInsecure(), { interceptors: [carrying(headers)] });
+export const openChannel = (
+  address: string,
+  headers: Readonly<Record<string, string>> = {},
+  security: ChannelCredentials = credentials.createInsecure(),
+): Client => new Client(address, security, { interceptors: [carrying(headers)] });
 
 /** A client of one service on a channel. */
 export const clientOf = <S extends DescService>(service: S, channel: Client): ServiceClient<S> =>

@@ -4,20 +4,37 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { Client, DatabaseError } from 'pg';
 import type { Login } from '../../src/db/role-table.ts';
 import { accessStatements, withDatabase, withLogin } from '../../src/db/roles.ts';
+import type { Issued } from './certificates.ts';
+
+/** A PostgreSQL to test with. */
+export interface TestServer {
+  /** As a superuser (or whoever TEST_DATABASE_URL names), direct. */
+  readonly adminUrl: string;
+  readonly passwords: Readonly<Record<Login, string>>;
+  /** PgBouncer before it; null in a run without. */
+  readonly pooler: TestPooler | null;
+}
 
 /** What the run's setup hands to each test file's process. */
-export interface TestCluster {
-  readonly adminUrl: string;
+export interface TestCluster extends TestServer {
   readonly template: string;
-  readonly passwords: Readonly<Record<Login, string>>;
+}
+
+export interface TestPooler {
+  /** Its address and how to verify it; database and role are the caller's. */
+  readonly url: string;
+  /** What a proxy before it shows instead, in PEM. */
+  readonly certificate: Issued;
 }
 
 export interface TestDatabase {
-  /** As a superuser (or whoever TEST_DATABASE_URL names), to this database. */
+  /** As a superuser (or whoever TEST_DATABASE_URL names), to this database, direct. */
   readonly adminUrl: string;
+  /** Direct. */
   readonly ownerUrl: string;
+  /** As the service reaches it: through PgBouncer, where the run has one. */
   readonly appUrl: string;
-  /** As any of the roles, to this database. */
+  /** As any of the roles, to this database, direct: for tests that need a session of their own, or look at it. */
   urlAs(login: Login): string;
   readonly name: string;
   /** Ends its sessions and removes it; again: nothing. */
@@ -36,17 +53,22 @@ export function testCluster(): TestCluster {
 
 /** A migrated database of one's own, cloned from the template; an empty one with `empty`. */
 export async function createTestDatabase(options: { empty?: boolean } = {}): Promise<TestDatabase> {
-  const { adminUrl, template, passwords } = testCluster();
+  const cluster = testCluster();
   const name = `jeex_test_${randomBytes(6).toString('hex')}`;
-  await asAdmin(adminUrl, async (client) => {
-    await clone(client, name, options.empty ? 'template0' : template);
+  await asAdmin(cluster.adminUrl, async (client) => {
+    await clone(client, name, options.empty ? 'template0' : cluster.template);
     await client.query(accessStatements(name));
   });
+  return databaseOn(cluster, name);
+}
+
+/** A database that is there. */
+export function databaseOn({ adminUrl, passwords, pooler }: TestServer, name: string): TestDatabase {
   const urlAs = (login: Login) => withLogin(adminUrl, name, `jeex_${login}`, passwords[login]);
   return {
     adminUrl: withDatabase(adminUrl, name),
     ownerUrl: urlAs('owner'),
-    appUrl: urlAs('app'),
+    appUrl: withLogin(pooler?.url ?? adminUrl, name, 'jeex_app', passwords.app),
     urlAs,
     name,
     drop: () =>

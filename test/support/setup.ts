@@ -1,27 +1,26 @@
 import { createHmac, randomBytes } from 'node:crypto';
 import { Client } from 'pg';
-import { type Embedded, startEmbedded } from '../../src/db/embedded.ts';
+import { startEmbedded } from '../../src/db/embedded.ts';
 import { migrate } from '../../src/db/migrator.ts';
 import { LOGINS, type Login } from '../../src/db/role-table.ts';
 import { bootstrap } from '../../src/db/roles.ts';
-import { CLUSTER_VARIABLE, type TestCluster } from './postgres.ts';
+import { CLUSTER_VARIABLE, type TestCluster, type TestServer } from './postgres.ts';
 
-// One PostgreSQL for a whole test run: node:test loads this module in the runner, before it starts a process per file,
-// and those inherit the runner's environment.
-let embedded: Embedded | undefined;
-let cluster: TestCluster | undefined;
+// One server for a whole test run: node:test loads this module in the runner, before it starts a process per file, and
+// those inherit the runner's environment.
+let server: (TestServer & { stop?: () => Promise<void> }) | undefined;
+let template: string | undefined;
 
 /** Starts or finds PostgreSQL, and migrates the template that every test database is cloned from. */
 export async function globalSetup(): Promise<void> {
-  const given = process.env.TEST_DATABASE_URL;
   try {
-    if (!given) embedded = await startEmbedded({ dataDir: '', ephemeral: true, log: { info: () => {} } });
-    const adminUrl = embedded?.adminUrl ?? (given as string);
-    const passwords = passwordsOf(adminUrl);
-    const template = `jeex_template_${randomBytes(4).toString('hex')}`;
-    const { ownerUrl } = await bootstrap(adminUrl, { database: template, passwords });
-    cluster = { adminUrl, template, passwords };
+    server = await provide();
+    const { adminUrl, passwords, pooler } = server;
+    const database = `jeex_template_${randomBytes(4).toString('hex')}`;
+    const { ownerUrl } = await bootstrap(adminUrl, { database, passwords });
+    template = database;
     await migrate(ownerUrl, { mode: 'auto' });
+    const cluster: TestCluster = { adminUrl, template, passwords, pooler };
     process.env[CLUSTER_VARIABLE] = JSON.stringify(cluster);
   } catch (error) {
     await globalTeardown();
@@ -29,14 +28,28 @@ export async function globalSetup(): Promise<void> {
   }
 }
 
-/** Stops the embedded PostgreSQL; leaves nothing on a given one but the roles, which other runs may use. */
+/** Ends what was started; leaves nothing on a given server but the roles, which other runs may use. */
 export async function globalTeardown(): Promise<void> {
-  if (embedded) return await embedded.stop();
-  if (!cluster) return;
-  const client = new Client({ connectionString: cluster.adminUrl });
+  if (server?.stop) return await server.stop();
+  if (server === undefined || template === undefined) return;
+  const client = new Client({ connectionString: server.adminUrl });
   await client.connect();
-  await client.query(`drop database if exists ${cluster.template} with (force)`);
+  await client.query(`drop database if exists ${template} with (force)`);
   await client.end();
+}
+
+/** In this order: PostgreSQL behind PgBouncer (`TEST_PGBOUNCER=true`), the one of `TEST_DATABASE_URL`, an embedded one. */
+async function provide(): Promise<NonNullable<typeof server>> {
+  const { TEST_PGBOUNCER, TEST_DATABASE_URL: given } = process.env;
+  if (TEST_PGBOUNCER && TEST_PGBOUNCER !== 'false') {
+    // Loaded here alone, since what drives containers takes its time to load.
+    const { buildImages, startPooled } = await import('./pooled.ts');
+    await buildImages();
+    return await startPooled();
+  }
+  if (given) return { adminUrl: given, passwords: passwordsOf(given), pooler: null };
+  const { adminUrl, stop } = await startEmbedded({ dataDir: '', ephemeral: true, log: { info: () => {} } });
+  return { adminUrl, passwords: passwordsOf(adminUrl), pooler: null, stop };
 }
 
 /** The same for every run on one server, since its roles are shared by runs at the same time. */

@@ -1,3 +1,4 @@
+import { tellLines } from '../../lines.ts';
 import type { Report } from './audit.ts';
 import { GROUPS, type Result } from './check.ts';
 
@@ -9,13 +10,8 @@ export interface Site {
 
 /** Writes results as they come: one line each, under the name of its group, and below it what is wrong. */
 export const tellResults = (print: (line: string) => void): ((result: Result) => void) => {
-  let last = '';
-  return ({ group, name, ok, seen, faults }) => {
-    if (group !== last) print(`\n${group}`);
-    last = group;
-    print(`  ${ok ? 'ok  ' : 'FAIL'}  ${name}: ${seen}`);
-    for (const fault of faults) print(`          ${fault}`);
-  };
+  const line = tellLines(print);
+  return ({ group, name, ok, seen, faults }) => line(group, ok ? 'ok' : 'FAIL', `${name}: ${seen}`, faults);
 };
 
 const NO_TOKENS = 'forged tokens, since authentication is off';

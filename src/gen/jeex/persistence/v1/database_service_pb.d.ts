@@ -190,7 +190,7 @@ export declare type DatabaseConnections = Message<"jeex.persistence.v1.DatabaseC
 export declare const DatabaseConnectionsSchema: GenMessage<DatabaseConnections>;
 
 /**
- * This process's connections.
+ * The connections that this process's calls share; the readiness check has one more of its own.
  *
  * @generated from message jeex.persistence.v1.ServicePool
  */
@@ -216,6 +216,41 @@ export declare type ServicePool = Message<"jeex.persistence.v1.ServicePool"> & {
    * @generated from field: int64 waiting = 4;
    */
   waiting: bigint;
+
+  /**
+   * Since the process started: how often a call was given a connection.
+   *
+   * @generated from field: int64 acquisitions = 5;
+   */
+  acquisitions: bigint;
+
+  /**
+   * What these waited, in all: for their turn, and for a connection to be made where none was idle.
+   *
+   * @generated from field: google.protobuf.Duration acquisition_wait = 6;
+   */
+  acquisitionWait?: Duration | undefined;
+
+  /**
+   * Since the process started: calls refused with OVERLOADED because their turn did not come in time.
+   *
+   * @generated from field: int64 acquisition_timeouts = 7;
+   */
+  acquisitionTimeouts: bigint;
+
+  /**
+   * Since the process started: attempts to make a connection.
+   *
+   * @generated from field: int64 connects = 8;
+   */
+  connects: bigint;
+
+  /**
+   * Those of them that failed.
+   *
+   * @generated from field: int64 failed_connects = 9;
+   */
+  failedConnects: bigint;
 };
 
 /**

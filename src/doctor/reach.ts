@@ -1,0 +1,81 @@
+import type { Client } from 'pg';
+import { type Check, failed, faultOf, Skip, warning } from './check.ts';
+import { isEmbedded, withClient } from './patient.ts';
+import { isPooled } from './pooled.ts';
+
+const way = (pooled: boolean): string => (pooled ? 'through a pooler' : 'directly');
+
+const cannotBeReached = (variable: string, error: unknown) => ({
+  seen: 'it cannot be reached',
+  faults: [faultOf(error, `see that ${variable} is right`)],
+});
+
+const roleOf = async (client: Client): Promise<string> =>
+  (await client.query<{ role: string }>('select current_user as role')).rows[0]?.role ?? '';
+
+/** The database as the service reaches it. */
+export const reach: Check = {
+  group: 'database',
+  name: 'connection',
+  run: async (patient) => {
+    const { pgbouncerAdminUrl } = patient.config;
+    let client: Client;
+    try {
+      client = await patient.connect();
+    } catch (error) {
+      return cannotBeReached('DATABASE_URL', error);
+    }
+    const pooled = await isPooled(client);
+    const past = 'PGBOUNCER_ADMIN_URL is set, and DATABASE_URL goes past it to PostgreSQL itself';
+    return {
+      seen: `as ${await roleOf(client)}, ${way(pooled)}`,
+      faults:
+        pgbouncerAdminUrl !== null && !pooled
+          ? [warning(past, "name PgBouncer's host and port in DATABASE_URL, or unset PGBOUNCER_ADMIN_URL")]
+          : [],
+    };
+  },
+};
+
+/** The owner's connection, on which migrations hold locks and settings of their session. */
+export const direct: Check = {
+  group: 'database',
+  name: "the owner's connection",
+  run: async (patient) => {
+    if (patient.config.migrationDatabaseUrl === null && !isEmbedded(patient)) {
+      throw new Skip('MIGRATION_DATABASE_URL is unset here');
+    }
+    await patient.app();
+    const { migrationUrl } = await patient.database();
+    try {
+      return await withClient(migrationUrl, examineOwner);
+    } catch (error) {
+      return cannotBeReached('MIGRATION_DATABASE_URL', error);
+    }
+  },
+};
+
+const examineOwner = async (client: Client) => {
+  const pooled = await isPooled(client);
+  const role = await roleOf(client);
+  const { rows } = await client.query<{ owner: string }>(
+    `select nspowner::regrole::text as owner from pg_namespace where nspname = 'jeex'`,
+  );
+  const owner = rows[0]?.owner ?? 'jeex_owner';
+  return {
+    seen: `as ${role}, ${way(pooled)}`,
+    faults: [
+      ...(pooled
+        ? [
+            failed(
+              'it goes through a pooler, which gives the session of a migration, with its lock, to others',
+              "name PostgreSQL's own host and port in MIGRATION_DATABASE_URL",
+            ),
+          ]
+        : []),
+      ...(role === owner
+        ? []
+        : [failed(`the schema belongs to ${owner}`, `name the role ${owner} in MIGRATION_DATABASE_URL`)]),
+    ],
+  };
+};

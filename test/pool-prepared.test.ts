@@ -1,0 +1,97 @@
+import assert from 'node:assert/strict';
+import { after, describe, it } from 'node:test';
+import { z } from 'zod';
+import { createDatabase } from '../src/db/pool.ts';
+import { sql, statement } from '../src/db/statement.ts';
+import { testCluster, useOwner, useTestDatabase } from './support/postgres.ts';
+import { until } from './support/until.ts';
+
+const CALLERS = 8;
+const CONNECTIONS = 4;
+const CHANGES = 12;
+
+const all = statement({
+  name: 'test.plan_all',
+  params: { id: 'int4' },
+  row: z.object({ id: z.number() }),
+  sql: (p) => sql.fragment`select * from plan_probe where id = ${p.id}`,
+});
+const forget = statement({
+  name: 'test.plan_forget',
+  params: {},
+  row: z.object({}),
+  sql: () => sql.fragment`deallocate all`,
+});
+const taken = statement({
+  name: 'test.plan_taken',
+  params: {},
+  row: z.object({ two: z.number() }),
+  sql: () => sql.fragment`select 2 as two`,
+});
+const take = statement({
+  name: 'test.plan_take',
+  params: {},
+  row: z.object({}),
+  sql: () => sql.fragment`prepare ${sql.identifier([taken.token({}).name ?? ''])} as select 1`,
+});
+
+const db = await useTestDatabase();
+const owner = await useOwner(db);
+await owner.query(`
+  create table plan_probe (id integer primary key, value integer);
+  insert into plan_probe values (1, 1);
+  grant select on plan_probe to jeex_app`);
+
+const poolOf = async (size: number) => {
+  const pool = await createDatabase({ url: db.appUrl, size });
+  after(() => pool.end());
+  return pool;
+};
+
+describe('a prepared statement', () => {
+  it('outlives migrations that change its columns: no caller under way sees an error', async () => {
+    const pool = await poolOf(CONNECTIONS);
+    let answered = 0;
+    let going = true;
+    const failures: unknown[] = [];
+    const call = async () => {
+      while (going) {
+        await pool.run(all, { id: 1 }).then(
+          () => {
+            answered += 1;
+          },
+          (error) => failures.push(error.cause),
+        );
+      }
+    };
+    const callers = Array.from({ length: CALLERS }, call);
+    for (let i = 0; i < CHANGES; i++) {
+      const before = answered;
+      // Every connection has the statement prepared with the columns of before.
+      await until(() => answered >= before + 10 * CALLERS || failures.length > 0, 'calls are answered');
+      await owner.query(
+        `alter table plan_probe alter value type ${i % 2 === 0 ? 'text' : 'integer using value::integer'}`,
+      );
+    }
+    going = false;
+    await Promise.all(callers);
+    assert.deepEqual(failures, []);
+    assert.equal(pool.state().connects, CONNECTIONS, 'and no connection was given up');
+  });
+
+  // PgBouncer itself ends a client that forgets: `prepared statement did not exist`, 08P01.
+  const ended = testCluster().pooler !== null && 'PgBouncer ends such a session';
+  it('is prepared again where its session has forgotten it', { skip: ended }, async () => {
+    const pool = await poolOf(1);
+    assert.equal((await pool.run(all, { id: 1 })).length, 1);
+    await pool.run(forget, {});
+    assert.equal((await pool.run(all, { id: 1 })).length, 1);
+    assert.equal(pool.state().connects, 1);
+  });
+
+  it('is prepared under another name where somebody took its own', async () => {
+    const pool = await poolOf(1);
+    await pool.run(take, {});
+    assert.deepEqual(await pool.run(taken, {}), [{ two: 2 }]);
+  });
+});
