@@ -15,6 +15,8 @@ const schemaVersion = statement({
 
 const INTERVAL_MS = 500;
 const TIMEOUT_MS = 1000;
+/** How long a question may wait for its answer, over several checks: begun anew each time, it might never get its turn. */
+const QUESTION_MS = 3000;
 
 interface ReadinessOptions {
   readonly url: string;
@@ -37,23 +39,31 @@ export const watchReadiness = async ({ url, requiredVersion, health, log }: Read
   let timer: NodeJS.Timeout | undefined;
   let stopped = false;
   let last: string | null = null;
+  let asked: Promise<string | null> | null = null;
 
-  const fault = async (): Promise<string | null> => {
+  const ask = async (): Promise<string | null> => {
     try {
-      const signal = AbortSignal.timeout(TIMEOUT_MS);
-      const row = first(await bounded(database.run(schemaVersion, {}, signal), signal));
+      const row = first(await database.run(schemaVersion, {}, AbortSignal.timeout(QUESTION_MS)));
       const version = row?.version ?? 0;
       return version >= requiredVersion ? null : `the schema is at ${version}, this release needs ${requiredVersion}`;
     } catch (error) {
       return whatHappened(error);
+    } finally {
+      asked = null;
     }
+  };
+
+  const fault = async (): Promise<string | null> => {
+    asked ??= ask();
+    const noAnswer = () => `the database has not answered within ${TIMEOUT_MS} ms`;
+    return await bounded(asked, AbortSignal.timeout(TIMEOUT_MS)).catch(noAnswer);
   };
 
   const check = async () => {
     const found = await fault();
     if (stopped) return;
     health.setReady(found === null);
-    if (found !== last && !(last === null && found === null)) {
+    if (found !== last) {
       if (found === null) log.info('ready again');
       else log.warn({ reason: found }, 'not ready');
     }

@@ -60,8 +60,16 @@ const LISTEN = 'host:port, an IPv6 host in brackets, port 0 for any free one';
 function parseDatabaseUrl(text: string): string | undefined {
   const url = URL.parse(text);
   const known = url?.protocol === 'postgres:' || url?.protocol === 'postgresql:';
-  if (!known || url.hostname === '' || url.pathname.length < 2) return undefined;
+  if (!known || url.hostname === '' || url.pathname.length < 2 || !isDecodable(url.pathname)) return undefined;
   return url.searchParams.has('user') || url.searchParams.has('password') ? undefined : text;
+}
+
+function isDecodable(path: string): boolean {
+  try {
+    return decodeURIComponent(path) !== '';
+  } catch {
+    return false;
+  }
 }
 
 const databaseUrl = (role: string, example: string) =>
@@ -157,7 +165,7 @@ export const VARIABLES = {
   ),
   MIGRATE: variable(z.enum(MIGRATE_MODES).default('auto'), 'auto, check or off', 'auto'),
   POOL_SIZE: variable(integer(2, 1000).default(10), 'a whole number from 2 to 1000', '10'),
-  POOL_WAIT_MS: variable(integer(1, 60_000).default(5000), 'whole milliseconds from 1 to 60000', '5000'),
+  POOL_WAIT_MS: variable(integer(1, 60_000).default(3000), 'whole milliseconds from 1 to 60000', '3000'),
   MAX_REPLICAS: variable(integer(1, 1000).default(1), 'a whole number from 1 to 1000', '1'),
   PGBOUNCER_ADMIN_URL: databaseUrl(
     ' of the role jeex_monitor and the database pgbouncer',

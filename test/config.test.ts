@@ -99,7 +99,12 @@ suite('the configuration', () => {
       'postgres://jeex_app@db.example/jeex?password=sekret',
       'postgres://db.example',
     ],
-    MIGRATION_DATABASE_URL: ['x', 'postgres://db.example/', 'postgres:///jeex?host=/run/postgresql&user=jeex_owner'],
+    MIGRATION_DATABASE_URL: [
+      'x',
+      'postgres://db.example/%zz',
+      'postgres://db.example/',
+      'postgres:///jeex?host=/run/postgresql&user=jeex_owner',
+    ],
     DATABASE_PASSWORD_FILE: [],
     MIGRATION_DATABASE_PASSWORD_FILE: [],
     MIGRATE: ['yes', 'AUTO'],

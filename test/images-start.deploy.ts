@@ -171,6 +171,18 @@ describe('PostgreSQL', { skip: NO_DOCKER }, () => {
     });
   }
 
+  it('starts where a container that was killed has left its socket locked', async () => {
+    await using opened = new AsyncDisposableStack();
+    const secrets = await makeSecrets(opened);
+    const run = secrets.file('run');
+    mkdirSync(run);
+    chmodSync(run, 0o777);
+    // The process it names lives, as one does that has the same number by chance: --init puts another one before.
+    writeFileSync(`${run}/.s.PGSQL.5432.lock`, `1\n${DATA}/18/docker\n0\n5432\n/run/postgresql\n`);
+    const given = { secrets: secrets.file('postgres'), run, options: [...MEMORY, '--init'] };
+    await (await startContainer(opened, 'postgres', given)).healthy();
+  });
+
   const opened = new AsyncDisposableStack();
   after(() => opened.disposeAsync());
   let postgres: Container;

@@ -1,8 +1,10 @@
 import assert from 'node:assert/strict';
+import { subscribe } from 'node:diagnostics_channel';
 import { once } from 'node:events';
 import { type AddressInfo, createServer, type Socket } from 'node:net';
 import { after, describe, it } from 'node:test';
 import { TLSSocket, type TlsOptions } from 'node:tls';
+import { schemaVersion } from '../src/database/sql.ts';
 import { ConnectFailure } from '../src/db/connect-failure.ts';
 import { openClient } from '../src/db/connection.ts';
 import { whatHappened } from '../src/db/errors.ts';
@@ -11,6 +13,7 @@ import { checkRole } from '../src/db/role-check.ts';
 import { createLog } from '../src/log.ts';
 import { createAuthority, useSecret } from './support/certificates.ts';
 import { testCluster, useTestDatabase } from './support/postgres.ts';
+import { until } from './support/until.ts';
 
 const authority = await createAuthority('the authority');
 const other = await createAuthority('another authority');
@@ -168,6 +171,36 @@ describe('a server that lets nobody in', async () => {
       message:
         /^the database cannot be asked for the service's role: the certificate of .* is not signed by the authorities in sslrootcert/,
     });
+    await pool.end();
+  });
+});
+
+/** A message of PostgreSQL's protocol. */
+const message = (type: string, body: Buffer): Buffer => {
+  const length = Buffer.alloc(4);
+  length.writeInt32BE(body.length + 4);
+  return Buffer.concat([Buffer.from(type), length, body]);
+};
+const READY = message('Z', Buffer.from('I'));
+const WELCOME = Buffer.concat([message('R', Buffer.alloc(4)), READY]);
+const REFUSAL = Buffer.concat([message('E', Buffer.from('C42601\0Mrefused\0\0')), READY]);
+
+/** Lets everybody in, refuses every statement, and hears no goodbye. */
+const deaf: Behaviour = (socket) => {
+  socket.allowHalfOpen = true;
+  socket.once('data', () => {
+    socket.write(WELCOME);
+    socket.on('data', (data) => data.toString('latin1', 0, 1) === 'P' && socket.write(REFUSAL));
+  });
+};
+
+describe('a server that hears no goodbye', () => {
+  it('keeps no connection open here, which would keep the process from ending', async () => {
+    const opened: Socket[] = [];
+    subscribe('net.client.socket', (made) => opened.push((made as { socket: Socket }).socket));
+    const pool = await createDatabase({ url: `postgres://jeex_app@127.0.0.1:${await serve(deaf)}/jeex`, size: 1 });
+    await assert.rejects(pool.run(schemaVersion, { actor: null }), { reason: 'INTERNAL', outcome: 'not_applied' });
+    await until(() => opened.length === 1 && opened[0]?.destroyed === true, 'the connection is given up');
     await pool.end();
   });
 });

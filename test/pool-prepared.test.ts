@@ -3,7 +3,7 @@ import { after, describe, it } from 'node:test';
 import { z } from 'zod';
 import { createDatabase } from '../src/db/pool.ts';
 import { sql, statement } from '../src/db/statement.ts';
-import { testCluster, useOwner, useTestDatabase } from './support/postgres.ts';
+import { useOwner, useTestDatabase } from './support/postgres.ts';
 import { until } from './support/until.ts';
 
 const CALLERS = 8;
@@ -21,6 +21,12 @@ const forget = statement({
   params: {},
   row: z.object({}),
   sql: () => sql.fragment`deallocate all`,
+});
+const forgotten = statement({
+  name: 'test.plan_forgotten',
+  params: {},
+  row: z.object({ three: z.number() }),
+  sql: () => sql.fragment`select 3 as three`,
 });
 const taken = statement({
   name: 'test.plan_taken',
@@ -42,8 +48,8 @@ await owner.query(`
   insert into plan_probe values (1, 1);
   grant select on plan_probe to jeex_app`);
 
-const poolOf = async (size: number) => {
-  const pool = await createDatabase({ url: db.appUrl, size });
+const poolOf = async (size: number, url = db.appUrl) => {
+  const pool = await createDatabase({ url, size });
   after(() => pool.end());
   return pool;
 };
@@ -79,14 +85,28 @@ describe('a prepared statement', () => {
     assert.equal(pool.state().connects, CONNECTIONS, 'and no connection was given up');
   });
 
-  // PgBouncer itself ends a client that forgets: `prepared statement did not exist`, 08P01.
-  const ended = testCluster().pooler !== null && 'PgBouncer ends such a session';
-  it('is prepared again where its session has forgotten it', { skip: ended }, async () => {
-    const pool = await poolOf(1);
+  it('is prepared again where its session has forgotten it', async () => {
+    // Direct: PgBouncer ends a client that forgets (`prepared statement did not exist`, 08P01).
+    const pool = await poolOf(1, db.urlAs('app'));
     assert.equal((await pool.run(all, { id: 1 })).length, 1);
     await pool.run(forget, {});
     assert.equal((await pool.run(all, { id: 1 })).length, 1);
     assert.equal(pool.state().connects, 1);
+  });
+
+  it('is not prepared anew for ever where every session forgets it', async () => {
+    const pool = await poolOf(1, db.urlAs('app'));
+    const forgetful = async () => {
+      await pool.run(forget, {});
+      await pool.run(forgotten, {});
+    };
+    await pool.run(forgotten, {});
+    let served = 0;
+    const serve = async () => {
+      for (; served < 1000; served++) await forgetful();
+    };
+    await assert.rejects(serve, { reason: 'INTERNAL', outcome: 'not_applied' });
+    assert.equal(served, 100);
   });
 
   it('is prepared under another name where somebody took its own', async () => {

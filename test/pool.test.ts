@@ -172,31 +172,36 @@ describe('the pool', () => {
     await pool.end();
   });
 
-  it('does not try a rolled back statement again for a call that has ended meanwhile', async () => {
-    const pool = await createDatabase({ url: db.appUrl, size: 1 });
-    const admin = await connectAs(db.adminUrl);
-    // A cancel that arrives in the middle of a conflict.
-    await admin.query(`
-      create function stubborn() returns void language plpgsql as $$
-      begin
-        perform pg_sleep(30);
-      exception when query_canceled then
-        raise exception 'conflict' using errcode = '40001';
-      end $$;
-      grant execute on function stubborn to jeex_app`);
-    const call = new AbortController();
-    const running = assert.rejects(pool.run(stubborn, {}, call.signal), {
-      reason: 'SHUTTING_DOWN',
-      outcome: 'not_applied',
+  for (const [why, code] of [
+    ['a conflict', '40001'],
+    ['an outdated plan', '26000'],
+  ] as const) {
+    it(`does not send a statement again after ${why} when its call has ended meanwhile`, async () => {
+      const pool = await createDatabase({ url: db.appUrl, size: 1 });
+      const admin = await connectAs(db.adminUrl);
+      // A cancel that arrives while the statement is failing for another reason.
+      await admin.query(`
+        create or replace function stubborn() returns void language plpgsql as $$
+        begin
+          perform pg_sleep(30);
+        exception when query_canceled then
+          raise exception 'failed otherwise' using errcode = '${code}';
+        end $$;
+        grant execute on function stubborn to jeex_app`);
+      const call = new AbortController();
+      const running = assert.rejects(pool.run(stubborn, {}, call.signal), {
+        reason: 'SHUTTING_DOWN',
+        outcome: 'not_applied',
+      });
+      const sleeping = async () =>
+        (await admin.query(`select from pg_stat_activity where wait_event = 'PgSleep' and query like '%stubborn()%'`))
+          .rowCount === 1;
+      await until(sleeping, 'the statement runs');
+      call.abort(new Refusal('SHUTTING_DOWN', 'stopping'));
+      await running;
+      await pool.end();
     });
-    const sleeping = async () =>
-      (await admin.query(`select from pg_stat_activity where wait_event = 'PgSleep' and query like '%stubborn()%'`))
-        .rowCount === 1;
-    await until(sleeping, 'the statement runs');
-    call.abort(new Refusal('SHUTTING_DOWN', 'stopping'));
-    await running;
-    await pool.end();
-  });
+  }
 
   it('has its slot back, and readiness turns, when the database falls silent', async () => {
     const proxy = await useProxy(db.appUrl);

@@ -74,6 +74,7 @@ describe('bootstrap on a server of one’s own', () => {
          locale_provider builtin builtin_locale 'C.UTF-8'`,
     );
     await query(withDatabase(adminUrl, 'jeex'), SCHEMAS_OF_RELEASE_0_1_0);
+    await query(withDatabase(adminUrl, 'jeex'), 'create extension pg_stat_statements schema public');
     const ownerUrl = withLogin(adminUrl, 'jeex', 'jeex_owner', 'owner of 0.1.0');
     const released = newFolder();
     for (const file of readdirSync(MIGRATIONS).filter((name) => name < '010')) {
@@ -93,6 +94,8 @@ describe('bootstrap on a server of one’s own', () => {
     assert.match(stderr, /without a login: jeex_monitor, jeex_backup, jeex_pooler/);
     const renewed = withLogin(adminUrl, 'jeex', 'jeex_owner', 'owner password 1');
     assert.equal((await migrate(renewed, { mode: 'auto' })).version, latestVersion());
+    const moved = `select to_regclass('stats.pg_stat_statements') is not null as moved`;
+    assert.deepEqual(await query(withDatabase(adminUrl, 'jeex'), moved), [{ moved: true }]);
     assert.deepEqual(await loginAs('readonly', 'readonly password 1'), [{ me: 'jeex_readonly' }]);
     await assert.rejects(loginAs('backup', 'backup password'), MAY_NOT);
   });

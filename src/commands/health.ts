@@ -52,9 +52,12 @@ const ownAddress = async ({ ca, cert }: HealthOptions): Promise<Address> => {
   return healthListen ?? grpcListen;
 };
 
-/** The address as a client takes it: who listens on all of them is asked on the loopback one. */
+/**
+ * The address as a client takes it: who listens on all of them is asked on the loopback one. `::` takes IPv4 too, and a container
+ * often has no `::1`, so there both are tried.
+ */
 const reachable = ({ host, port }: Address): string => {
-  const loopback = host === '0.0.0.0' ? '127.0.0.1' : host === '::' ? '::1' : host;
+  const loopback = host === '0.0.0.0' ? '127.0.0.1' : host === '::' ? 'localhost' : host;
   return formatAddress({ host: loopback, port });
 };
 

@@ -81,14 +81,14 @@ export const createDriver = ({ url, applicationName, onConnect }: DriverOptions)
       createPoolClient: async ({ clientEventEmitter }) => {
         const client = await open();
         client.on('error', (error) => clientEventEmitter.emit('error', error));
-        const send = async (statement: { name: string; text: string }, values: unknown[]) => {
+        const send = async (statement: { name: string; text: string }, values: unknown[], signal?: AbortSignal) => {
           for (let tries = 1; ; tries += 1) {
             const prepared = current(statement);
             try {
               return await client.query({ ...prepared, values });
             } catch (error) {
-              if (tries === MAX_TRIES || !isStale(error)) throw error;
-              renew(statement, prepared);
+              if (tries === MAX_TRIES || !isStale(error) || !renew(statement, prepared)) throw error;
+              signal?.throwIfAborted();
             }
           }
         };
@@ -99,7 +99,7 @@ export const createDriver = ({ url, applicationName, onConnect }: DriverOptions)
             const { signal, onSend } = passage.getStore() ?? {};
             signal?.throwIfAborted();
             onSend?.();
-            const work = () => send({ name, text }, values);
+            const work = () => send({ name, text }, values, signal);
             const result = await cancellable(client as unknown as Backend, signal, work);
             return {
               command: result.command as 'SELECT',

@@ -7,6 +7,12 @@ interface Prepared {
 /** How often each statement was given another text, by its name; what every connection of the process goes by. */
 const generations = new Map<string, number>();
 
+/**
+ * More of them no migrations bring about, but a pooler that keeps no prepared statements: each would leave one behind in
+ * PostgreSQL.
+ */
+const MAX_GENERATION = 100;
+
 /** PostgreSQL's word for a plan that would answer other columns than when it was prepared; its message may be translated. */
 const CHANGED_RESULT = 'RevalidateCachedQuery';
 /** No such prepared statement; one of this name already: what remains when a pooler, or DISCARD, changed it behind our back. */
@@ -28,8 +34,12 @@ export const isStale = (error: unknown): boolean => {
  * Gives a statement another name and another text, unless somebody already has: a pooler shares what it prepared by the
  * text alone, so that only another text is prepared anew.
  * @param failed as `current` gave it
+ * @returns whether there is another one now
  */
-export const renew = (statement: Prepared, failed: Prepared): void => {
-  if (current(statement).name !== failed.name) return;
-  generations.set(statement.name, (generations.get(statement.name) ?? 0) + 1);
+export const renew = (statement: Prepared, failed: Prepared): boolean => {
+  if (current(statement).name !== failed.name) return true;
+  const generation = generations.get(statement.name) ?? 0;
+  if (generation === MAX_GENERATION) return false;
+  generations.set(statement.name, generation + 1);
+  return true;
 };

@@ -175,6 +175,8 @@ async function addStatistics(client: Client): Promise<boolean> {
   await client.query(`
     create schema if not exists stats;
     create extension if not exists pg_stat_statements schema stats;
+    -- Whoever made it first, such as an operator of clusters, may have put it elsewhere.
+    alter extension pg_stat_statements set schema stats;
     grant usage on schema stats to jeex_monitor;`);
   return true;
 }

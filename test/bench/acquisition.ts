@@ -1,5 +1,6 @@
 // How long calls wait for a connection to the database (PERF-002), by the figures that the service itself exports.
-// This process is the callers; the service is another one, of its own or one that runs already (--address).
+// This process is the callers; the service is another one, of its own or one that runs already (--address). Callers that
+// send as fast as they are answered show the limit; then the most callers share half of the highest rate: normal load.
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
@@ -37,6 +38,8 @@ type Mix = keyof typeof MIXES;
 interface Round {
   readonly mix: Mix;
   readonly callers: number;
+  /** How many calls were offered a second; null: each caller sends as soon as it is answered. */
+  readonly offered: number | null;
   readonly callsPerSecond: number;
   readonly meanWaitMs: number;
   /** Of the means of 250 ms each. */
@@ -108,14 +111,18 @@ const prepare = async ({ users, projects, documents, headers }: Callee) => {
 };
 type World = Awaited<ReturnType<typeof prepare>>;
 
-/** Callers that send one call after the other, until they are stopped. */
-const startCallers = (count: number, mix: Mix, { calls, ids }: World) => {
+/** Callers that send one call after the other, at a rate for all of them together, until they are stopped. */
+const startCallers = (count: number, mix: Mix, offered: number | null, { calls, ids }: World) => {
+  const intervalMs = offered === null ? 0 : (count / offered) * 1000;
+  const began = performance.now();
   const failed: Record<string, number> = {};
   let answered = 0;
   let going = true;
   const call = async (caller: number) => {
     const kinds = MIXES[mix];
     for (let i = caller; going; i++) {
+      const early = began + (i - caller + caller / count) * intervalMs - performance.now();
+      if (early > 0) await sleep(early);
       try {
         await calls[kinds[i % kinds.length] ?? 'GetProject'](ids[i % ids.length] ?? '');
         answered += 1;
@@ -139,13 +146,19 @@ const startCallers = (count: number, mix: Mix, { calls, ids }: World) => {
 const percentile = (numbers: readonly number[], share: number): number =>
   numbers.toSorted((a, b) => a - b)[Math.ceil(numbers.length * share) - 1] ?? 0;
 
-const measure = async (callee: Callee, world: World, mix: Mix, callers: number): Promise<Round> => {
+interface Load {
+  readonly mix: Mix;
+  readonly callers: number;
+  readonly offered: number | null;
+}
+
+const measure = async (callee: Callee, world: World, { mix, callers, offered }: Load): Promise<Round> => {
   const figures = async () => {
     const { health } = await callee.database.getDatabaseHealth({}, { headers: callee.headers });
     return figuresOf(health?.servicePool);
   };
   const before = await figures();
-  const load = startCallers(callers, mix, world);
+  const load = startCallers(callers, mix, offered, world);
   await sleep(WARM_UP_MS);
   const [first, answeredBefore, began] = [await figures(), load.answered(), performance.now()];
   const means: number[] = [];
@@ -162,6 +175,7 @@ const measure = async (callee: Callee, world: World, mix: Mix, callers: number):
   return {
     mix,
     callers,
+    offered,
     callsPerSecond: Math.round(answered / seconds),
     meanWaitMs: meanWait(first, last),
     p95WaitMs: percentile(means, 0.95),
@@ -175,6 +189,7 @@ const measure = async (callee: Callee, world: World, mix: Mix, callers: number):
 const COLUMNS = [
   'mix',
   'callers',
+  'offered/s',
   'calls/s',
   'mean wait, ms',
   'p95 wait, ms',
@@ -186,6 +201,7 @@ const COLUMNS = [
 const rowOf = (round: Round): string[] => [
   round.mix,
   String(round.callers),
+  round.offered === null ? 'all they can' : String(round.offered),
   String(round.callsPerSecond),
   round.meanWaitMs.toFixed(2),
   round.p95WaitMs.toFixed(2),
@@ -199,17 +215,26 @@ const rowOf = (round: Round): string[] => [
 const toMarkdown = (rounds: readonly Round[]): string =>
   [COLUMNS, COLUMNS.map(() => '---'), ...rounds.map(rowOf)].map((cells) => `| ${cells.join(' | ')} |`).join('\n');
 
+/** A mix by each number of callers as fast as they can, then by the most of them at half of the highest rate. */
+const measureMix = async (callee: Callee, world: World, mix: Mix): Promise<Round[]> => {
+  const rounds: Round[] = [];
+  const numbers = options.callers.split(',').map(Number);
+  for (const callers of numbers) rounds.push(await measure(callee, world, { mix, callers, offered: null }));
+  const offered = Math.round(Math.max(...rounds.map(({ callsPerSecond }) => callsPerSecond)) / 2);
+  return [...rounds, await measure(callee, world, { mix, callers: Math.max(...numbers), offered })];
+};
+
 const service = options.address === undefined ? await startTemporaryService({ POOL_SIZE: options['pool-size'] }) : null;
 try {
   const callee = connect(service?.address ?? options.address ?? '');
   const world = await prepare(callee);
   const rounds: Round[] = [];
-  for (const mix of Object.keys(MIXES) as Mix[]) {
-    for (const callers of options.callers.split(',').map(Number))
-      rounds.push(await measure(callee, world, mix, callers));
+  try {
+    for (const mix of Object.keys(MIXES) as Mix[]) rounds.push(...(await measureMix(callee, world, mix)));
+  } finally {
+    await world.remove();
+    callee.close();
   }
-  await world.remove();
-  callee.close();
   process.stdout.write(`${options.json ? JSON.stringify(rounds, null, 2) : toMarkdown(rounds)}\n`);
 } finally {
   await service?.stop();

@@ -11,8 +11,8 @@ import { newProject } from './stack.ts';
 export const TAG = process.env.JEEX_TAG ?? 'dev';
 const PORTS = { postgres: 5432, pgbouncer: 6432 } as const;
 const RUN = {
-  postgres: '/run/postgresql:mode=0700,uid=10001,gid=10001',
-  pgbouncer: '/run/pgbouncer:mode=0700,uid=10002,gid=10002',
+  postgres: { path: '/run/postgresql', owner: 'mode=0700,uid=10001,gid=10001' },
+  pgbouncer: { path: '/run/pgbouncer', owner: 'mode=0700,uid=10002,gid=10002' },
 } as const;
 
 /** More than any start takes, on a machine that does much else. */
@@ -50,6 +50,8 @@ export interface Container {
 interface Options {
   /** The directory that is mounted as its secrets. */
   readonly secrets: string;
+  /** The directory that is mounted where it keeps what belongs to a run; without one that is memory of its own. */
+  readonly run?: string;
   /** Further options of `docker run`. */
   readonly options?: readonly string[];
 }
@@ -58,7 +60,7 @@ interface Options {
 export const startContainer = async (
   opened: AsyncDisposableStack,
   target: Target,
-  { secrets, options = [] }: Options,
+  { secrets, run, options = [] }: Options,
 ): Promise<Container> => {
   const hardened = [
     '--health-interval=1s',
@@ -67,8 +69,9 @@ export const startContainer = async (
     '--security-opt=no-new-privileges',
     '--tmpfs=/tmp',
   ];
+  const { path, owner } = RUN[target];
   const place = [
-    `--tmpfs=${RUN[target]}`,
+    run === undefined ? `--tmpfs=${path}:${owner}` : `--volume=${run}:${path}`,
     `--volume=${secrets}:/run/secrets/jeex:ro`,
     `--publish=127.0.0.1::${PORTS[target]}`,
   ];

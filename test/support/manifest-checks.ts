@@ -182,13 +182,19 @@ const checkModes: Check = (manifests) => {
   }
 };
 
+/** PgBouncer's settings, by their names in its file; the environment's win. */
+const poolerSettings = (manifests: readonly Manifest[]) => {
+  const ini = parseIni(images('pgbouncer/pgbouncer.ini'));
+  const env = envOf(containerOf(manifests, 'pgbouncer'));
+  return (name: string): string => env[name.toUpperCase()] ?? ini[name] ?? assert.fail(`PgBouncer has no ${name}`);
+};
+
 /** The figures of the whole deployment: its replicas, PgBouncer's file, and PostgreSQL's with what is mounted over it. */
 const planOf = (manifests: readonly Manifest[]): Plan => {
   const { poolSize, maxReplicas } = loadConfig(envOf(containerOf(manifests, 'service')));
-  const ini = parseIni(images('pgbouncer/pgbouncer.ini'));
-  const env = envOf(containerOf(manifests, 'pgbouncer'));
-  const pooler = (name: string): number => Number(env[name.toUpperCase()] ?? ini[name]);
-  const [, auth, authReserve] = /pool_size=(\d+) reserve_pool_size=(\d+)/.exec(ini.jeex_pooler ?? '') ?? [];
+  const settings = poolerSettings(manifests);
+  const pooler = (name: string): number => Number(settings(name));
+  const [, auth, authReserve] = /pool_size=(\d+) reserve_pool_size=(\d+)/.exec(settings('jeex_pooler')) ?? [];
   const conf = { ...parseConf(images('postgres/postgresql.conf')), ...ownSettings(manifests) };
   return {
     poolSize,
@@ -219,6 +225,12 @@ const ownSettings = (manifests: readonly Manifest[]): Record<string, string> => 
 const checkConnections: Check = (manifests) => {
   const plan = planOf(manifests);
   assert.deepEqual(brokenRules(plan), [], describePlan(plan));
+};
+
+/** Who waits at PgBouncer gets one of the reserve's connections before it is sent away, or the reserve is there for nothing. */
+const checkReserve: Check = (manifests) => {
+  const settings = poolerSettings(manifests);
+  assert.ok(Number(settings('reserve_pool_timeout')) < Number(settings('query_wait_timeout')));
 };
 
 /**
@@ -255,5 +267,6 @@ export const CHECKS: Record<string, Check> = {
   'each container sees the files it needs, and no other': checkFiles,
   'secrets are for root and the group': checkModes,
   'the connections fit into what PostgreSQL lets in': checkConnections,
+  'the reserve is opened before callers are sent away': checkReserve,
   'no more replicas live than the connections are counted for': checkReplicas,
 };

@@ -99,7 +99,8 @@ write_users() {
 renew() {
   write_users || return 1
   say 'passwords or certificates have changed: reloading'
-  kill -HUP 1
+  # The process that this one began as, which is PgBouncer by now.
+  kill -HUP $$
 }
 
 main "$@"

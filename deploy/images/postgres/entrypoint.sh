@@ -31,8 +31,8 @@ main() {
   used=$(fingerprint "$TLS"/tls.{crt,key})
   copy_certificate || fail "the certificate in $TLS cannot be copied to $RUN: see above"
   [[ -d $PGDATA ]] || make_cluster
-  # Under the lock no other server has this data, and the process that the file names is one of another container.
-  rm -f "$PGDATA/postmaster.pid"
+  # Under the lock no other server has this data or this socket: what these files name is an earlier container's.
+  rm -f "$PGDATA/postmaster.pid" "$RUN"/.s.PGSQL.*
   is_prepared || prepare
   serve "$used"
 }
@@ -79,12 +79,13 @@ check_data() {
   [[ ! -d $PGDATA ]] || chmod 0700 "$PGDATA"
 }
 
-# The server demands a key of its own or of root's; a mounted one may be of anybody.
+# The server demands a key of its own or of root's; a mounted one may be of anybody. What a copy that was cut short has left
+# is replaced, although nobody may write it.
 copy_certificate() {
   local name
   mkdir -p "$RUN/tls"
   for name in tls.crt tls.key; do
-    cp "$TLS/$name" "$RUN/tls/$name.new" && mv "$RUN/tls/$name.new" "$RUN/tls/$name" || return 1
+    cp --force "$TLS/$name" "$RUN/tls/$name.new" && mv "$RUN/tls/$name.new" "$RUN/tls/$name" || return 1
   done
 }
 
@@ -160,6 +161,9 @@ is_prepared() {
 
 prepare() {
   say 'preparing roles and database'
+  # Of the files as they are before: one that changes meanwhile is for the next start.
+  local made
+  made=$(mark "$(openssl rand -hex 8)")
   start_server
   # The line above is on record for the hundred statements of the two.
   local -x PGOPTIONS='-c pgaudit.log=none -c client_min_messages=warning'
@@ -170,7 +174,7 @@ prepare() {
   }
   [[ -z $told ]] || say "$told"
   stop_server
-  mark "$(openssl rand -hex 8)" >"$MARK.new"
+  echo "$made" >"$MARK.new"
   mv "$MARK.new" "$MARK"
 }
 
@@ -203,19 +207,17 @@ stop_server() {
 # a crash of its own.
 # serve <fingerprint of the certificate>
 serve() {
-  local signal code
+  local signal
   postgres -D "$PGDATA" -c "config_file=$CONFIG/postgresql.conf" &
   server=$!
   for signal in INT TERM QUIT HUP; do
     # shellcheck disable=SC2064 # both are known now
-    trap "kill -$signal $server" "$signal"
+    trap "kill -$signal $server 2>/dev/null || true" "$signal"
   done
   on_change "$1" renew_certificate "$TLS"/tls.{crt,key} &
-  # A signal ends the wait, not the server.
-  while :; do
-    wait "$server" && code=0 || code=$?
-    kill -0 "$server" 2>/dev/null || exit "$code"
-  done
+  # A signal ends a wait, not the server; the last one gives the server's own exit code.
+  while kill -0 "$server" 2>/dev/null; do wait "$server" || true; done
+  wait "$server"
 }
 
 main "$@"
