@@ -2,6 +2,7 @@ import { AsyncLocalStorage } from 'node:async_hooks';
 import { createDriverFactory } from 'slonik';
 import { type Backend, cancel } from './cancel.ts';
 import { endWithin, openClient } from './connection.ts';
+import { Unreplicated } from './errors.ts';
 import { TYPES } from './pg-types.ts';
 import { current, isStale, renew } from './prepared.ts';
 
@@ -31,6 +32,9 @@ const KEEP_ALIVE_MS = 10_000;
  * pooler, under a text that others use already; the third text is new to everybody.
  */
 const MAX_TRIES = 3;
+
+/** Where PostgreSQL warns that it answers a commit as done which no standby has confirmed; its message may be translated. */
+const WAITS_FOR_STANDBY = 'SyncRepWaitForLSN';
 
 /** Runs work that is cancelled in PostgreSQL when the signal aborts. Ends once no cancel is on its way any more. */
 const cancellable = async <T>(
@@ -81,6 +85,10 @@ export const createDriver = ({ url, applicationName, onConnect }: DriverOptions)
       createPoolClient: async ({ clientEventEmitter }) => {
         const client = await open();
         client.on('error', (error) => clientEventEmitter.emit('error', error));
+        let unreplicated = false;
+        client.on('notice', ({ routine }) => {
+          unreplicated ||= routine === WAITS_FOR_STANDBY;
+        });
         const send = async (statement: { name: string; text: string }, values: unknown[], signal?: AbortSignal) => {
           for (let tries = 1; ; tries += 1) {
             const prepared = current(statement);
@@ -100,7 +108,9 @@ export const createDriver = ({ url, applicationName, onConnect }: DriverOptions)
             signal?.throwIfAborted();
             onSend?.();
             const work = () => send({ name, text }, values, signal);
+            unreplicated = false;
             const result = await cancellable(client as unknown as Backend, signal, work);
+            if (unreplicated) throw new Unreplicated();
             return {
               command: result.command as 'SELECT',
               fields: result.fields.map((field) => ({ dataTypeId: field.dataTypeID, name: field.name })),

@@ -35,6 +35,13 @@ const SERVER_IS_DOWN = /^server login has been failing/;
 /** How a session ends from outside, at whatever point of its work; `cannot_connect_now` comes before any. */
 const ENDED_FROM_OUTSIDE = /^(?:08|57P(?!03))/;
 
+/** A commit that was told to stop while it waited for a standby: it is done, and a failover may lose it. */
+export class Unreplicated extends Error {
+  constructor() {
+    super('the commit was cancelled while it waited for a standby, which may not have it');
+  }
+}
+
 interface Said extends Error {
   readonly code?: string;
   readonly severity?: string;
@@ -58,6 +65,7 @@ const meaningOf = (said: Said) => {
   // Whatever keeps a connection from being made, a wrong password too, is the operator's to mend, not the caller's.
   if (said instanceof ConnectFailure) return isFull(said) ? 'OVERLOADED' : 'DATABASE_UNAVAILABLE';
   if (message === WAITED_AT_POOLER) return 'OVERLOADED';
+  if (said instanceof Unreplicated) return 'DEADLINE';
   if (!isSqlState(code)) return NETWORK.test(code) || BROKEN.test(message) ? 'DATABASE_UNAVAILABLE' : undefined;
   // The same through a pooler, whose connection to the server is made only when a statement needs it.
   const ended = severity === 'FATAL' || severity === 'PANIC' ? 'DATABASE_UNAVAILABLE' : undefined;

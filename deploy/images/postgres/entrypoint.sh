@@ -79,8 +79,8 @@ check_data() {
   [[ ! -d $PGDATA ]] || chmod 0700 "$PGDATA"
 }
 
-# The server demands a key of its own or of root's; a mounted one may be of anybody. What a copy that was cut short has left
-# is replaced, although nobody may write it.
+# The server demands a key of its own or of root's; a mounted one may be of anybody. What a copy cut short has left is
+# replaced, although nobody may write it.
 copy_certificate() {
   local name
   mkdir -p "$RUN/tls"
