@@ -9,7 +9,7 @@ import { lines, NO_DOCKER, type Stack, stackFile, useStack } from './support/sta
 
 const SECRETS = '/run/secrets/jeex';
 const LASTING = ['pgbouncer', 'pod', 'postgres', 'service'] as const;
-const ENDING = ['secrets', 'migrate', 'demo', 'token', 'doctor'];
+const ENDING = ['secrets', 'migrate', 'demo', 'token', 'doctor', 'isolation-audit'];
 const PASSWORDS = ['app', 'backup', 'monitor', 'owner', 'pooler', 'readonly'];
 
 /** Each container's secrets. */
@@ -125,6 +125,11 @@ suite('the composed stack, from a clean checkout', { skip: NO_DOCKER }, async ()
   test('plays the demo, and the doctor finds it well', async () => {
     assert.match(output(await compose('run', '--rm', '--no-deps', '-T', 'demo')), /^All \d+ facts hold/m);
     assert.match(output(await compose('run', '--rm', '--no-deps', '-T', 'doctor')), /^WELL: .* 0 failed/m);
+  });
+
+  test('keeps projects apart through PgBouncer too, by the proof of isolation', async () => {
+    const audit = ['isolation-audit', '--load', '500', '--no-timings'];
+    assert.match(output(await compose('run', '--rm', '--no-deps', '-T', ...audit)), /^ISOLATED: all \d+ checks hold/m);
   });
 
   test('has limits and a restart policy for all that goes on, and is reached from this machine alone', async () => {

@@ -60,9 +60,10 @@ const cancellable = async <T>(
 };
 
 /**
- * Slonik's driver over `pg`, as its own one but for four things: no startup parameters (PgBouncer refuses them), fixed type
+ * Slonik's driver over `pg`, as its own one but for five things: no startup parameters (PgBouncer refuses them), fixed type
  * parsers (int8 and timestamptz as bigint) without a look-up connection, statements that are cancelled in PostgreSQL when
- * the signal of their call aborts, and prepared statements that outlive a change of the schema.
+ * the signal of their call aborts, prepared statements that outlive a change of the schema, and no commit taken for done
+ * that was told not to wait for a standby.
  */
 export const createDriver = ({ url, applicationName, onConnect }: DriverOptions) =>
   createDriverFactory(async ({ driverConfiguration: { connectionTimeout } }) => {
