@@ -3,12 +3,11 @@ import { GROUPS, type Group } from './audit/isolation/check.ts';
 import type { DemoOptions } from './commands/demo.ts';
 import type { HealthOptions } from './commands/health.ts';
 import type { IsolationAuditOptions } from './commands/isolation-audit.ts';
+import type { MoveOptions } from './commands/migrate.ts';
 import type { TokenOptions } from './commands/token.ts';
+import { EXIT } from './exit.ts';
 import { type Address, parseAddress } from './rpc/listen.ts';
 import { VERSION } from './version.ts';
-
-/** What the command answers to the shell. */
-const EXIT = { done: 0, failed: 1, wrongUse: 2 } as const;
 
 /** Commands load their code when they run, so that `--help` does not wait for what it does not need. */
 function createProgram(): Command {
@@ -57,30 +56,62 @@ function addHealth(program: Command): void {
 }
 
 function addMigrate(program: Command): void {
-  const migrate = program.command('migrate').description('bring the schema up, take it down, or show where it is');
-  migrate
-    .command('up')
+  const migrate = program
+    .command('migrate')
+    .description('bring the schema up, take it down, look at it, or write the next migration')
+    .addHelpText(
+      'after',
+      '\nExit codes: 0 done, 1 failed and rolled back, 2 wrong use, 3 refused before anything was changed.',
+    );
+  moving(migrate.command('up'))
     .description('apply what is missing')
-    .option('--dry-run', 'print the SQL instead of running it')
-    .action(async (options: { dryRun?: boolean }) => {
+    .option('--to <version>', 'no further than this version', parseVersion)
+    .action(async (options: MoveOptions) => {
       const { migrateUp } = await import('./commands/migrate.ts');
-      await migrateUp({ dryRun: options.dryRun ?? false });
+      await migrateUp(options);
     });
-  migrate
-    .command('down')
+  moving(migrate.command('down'))
     .description('undo the migrations above a version; what they made is lost')
     .requiredOption('--to <version>', 'the version to go back to; 0 undoes all', parseVersion)
-    .action(async (options: { to: number }) => {
+    .action(async (options: MoveOptions & { to: number }) => {
       const { migrateDown } = await import('./commands/migrate.ts');
       await migrateDown(options);
     });
+  addMigrateLooks(migrate);
+}
+
+/** The options of what changes a schema. */
+const moving = (command: Command): Command =>
+  command
+    .option('--dry-run', 'print the SQL instead of running it')
+    .option('--i-have-a-backup', 'run what loses data also without a backup of the last hour that the server knows of')
+    .option('--wait <seconds>', 'how long to wait for another migrator', parseWait, 60)
+    .option('--json', 'one line of JSON at the end instead of a line for each migration');
+
+function addMigrateLooks(migrate: Command): void {
   migrate
     .command('status')
     .description('show what is applied, what is missing, and what is wrong')
     .option('--json', 'as one line of JSON')
     .action(async (options: { json?: boolean }) => {
-      const { migrateStatus } = await import('./commands/migrate.ts');
-      await migrateStatus({ json: options.json ?? false });
+      const { migrateStatus } = await import('./commands/migrate-look.ts');
+      await migrateStatus(options);
+    });
+  migrate
+    .command('plan')
+    .description('show what `up` would do, how, and what the files say of it')
+    .option('--json', 'as one line of JSON')
+    .action(async (options: { json?: boolean }) => {
+      const { migratePlan } = await import('./commands/migrate-look.ts');
+      await migratePlan(options);
+    });
+  migrate
+    .command('verify')
+    .description('insist that the database has every migration of this release, as it was written')
+    .option('--json', 'as one line of JSON')
+    .action(async (options: { json?: boolean }) => {
+      const { migrateVerify } = await import('./commands/migrate-look.ts');
+      await migrateVerify(options);
     });
 }
 
@@ -246,6 +277,12 @@ function parseVersion(text: string): number {
   return Number(text);
 }
 
+function parseWait(text: string): number {
+  const seconds = /^\d{1,4}$/.test(text) ? Number(text) : -1;
+  if (seconds < 0 || seconds > 3600) throw new InvalidArgumentError('expected seconds from 0 to 3600.');
+  return seconds;
+}
+
 function parseListen(text: string): Address {
   try {
     return parseAddress(text);
@@ -313,7 +350,11 @@ export async function run(argv: readonly string[]): Promise<void> {
 async function exitCode(error: unknown): Promise<number> {
   if (error instanceof CommanderError) return error.exitCode === 0 ? EXIT.done : EXIT.wrongUse;
   // Loaded here alone, since a probe that ends well should not wait for the configuration's code.
-  const { ConfigError } = await import('./config.ts');
+  const [{ ConfigError }, { MigrationRefused }] = await Promise.all([
+    import('./config.ts'),
+    import('./migrator/errors.ts'),
+  ]);
+  if (error instanceof MigrationRefused) return EXIT.refused;
   return error instanceof ConfigError ? EXIT.wrongUse : EXIT.failed;
 }
 

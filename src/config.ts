@@ -29,6 +29,7 @@ export interface Config {
   readonly passwordsDir: string | null;
   /** Absolute. */
   readonly dataDir: string;
+  /** What a start does about the schema; with `databaseUrl`, `auto` is there by explicit wish alone. */
   readonly migrate: MigrateMode;
   /** Connections to PgBouncer or PostgreSQL, at most, the readiness check's own one included. */
   readonly poolSize: number;
@@ -128,7 +129,7 @@ function contradictions(values: Partial<Values>): string[] {
     const { expected, example } = VARIABLES.MIGRATION_DATABASE_URL;
     problems.push(
       `MIGRATION_DATABASE_URL: expected ${expected} (for example ${example}), because DATABASE_URL is set and MIGRATE ` +
-        'is auto; or MIGRATE=check, or MIGRATE=off',
+        'is auto; or leave MIGRATE unset, and run `jeex-persistence migrate up` first',
     );
   }
   return [...problems, ...togetherOnly(values)];
@@ -189,7 +190,7 @@ const toConfig = (values: Values): Config => ({
   adminDatabaseUrl: values.ADMIN_DATABASE_URL ?? null,
   passwordsDir: values.PASSWORDS_DIR ?? null,
   dataDir: resolve(values.DATA_DIR),
-  migrate: values.MIGRATE,
+  migrate: values.MIGRATE ?? (values.DATABASE_URL === undefined ? 'auto' : 'check'),
   poolSize: values.POOL_SIZE,
   poolWaitMs: values.POOL_WAIT_MS,
   maxReplicas: values.MAX_REPLICAS,

@@ -9,8 +9,12 @@ import { bounded } from './rpc/time.ts';
 const schemaVersion = statement({
   name: 'readiness.schema_version',
   params: {},
-  row: z.object({ version: z.number() }),
-  sql: () => sql.fragment`select coalesce(max(version), 0)::int4 as version from schemaversion`,
+  row: z.object({ version: z.int(), oldest: z.int() }),
+  // By way of JSON, since a migrator of an earlier release made the table without the column.
+  sql: () => sql.fragment`
+select coalesce(max(s.version), 0)::integer as version,
+  coalesce(max((to_jsonb(s) ->> 'oldest_release')::integer), 0) as oldest
+from schemaversion s`,
 });
 
 const INTERVAL_MS = 500;
@@ -20,7 +24,7 @@ const QUESTION_MS = 3000;
 
 interface ReadinessOptions {
   readonly url: string;
-  /** The schema this release needs. */
+  /** The newest migration this release knows: the schema it needs, or one of a later release that it can still serve. */
   readonly requiredVersion: number;
   readonly health: Health;
   readonly log: Logger;
@@ -29,6 +33,13 @@ interface ReadinessOptions {
 export interface Readiness {
   stop(): Promise<void>;
 }
+
+/** Why a release that knows migrations up to one cannot serve a schema; null when it can. */
+const unfit = ({ version, oldest }: z.infer<typeof schemaVersion.row>, known: number): string | null => {
+  if (version < known) return `the schema is at ${version}, this release needs ${known}`;
+  if (oldest <= known) return null;
+  return `the schema is at ${version}, which takes a release that knows migration ${oldest}; this one knows up to ${known}`;
+};
 
 /**
  * Keeps health true: asks the database for its schema every half second, on a connection of its own, so that callers who
@@ -44,8 +55,7 @@ export const watchReadiness = async ({ url, requiredVersion, health, log }: Read
   const ask = async (): Promise<string | null> => {
     try {
       const row = first(await database.run(schemaVersion, {}, AbortSignal.timeout(QUESTION_MS)));
-      const version = row?.version ?? 0;
-      return version >= requiredVersion ? null : `the schema is at ${version}, this release needs ${requiredVersion}`;
+      return unfit(row ?? { version: 0, oldest: 0 }, requiredVersion);
     } catch (error) {
       return whatHappened(error);
     } finally {

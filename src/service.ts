@@ -4,7 +4,7 @@ import { changeHandlers } from './changes/rpc.ts';
 import type { Config } from './config.ts';
 import { poolReader } from './database/pgbouncer-pools.ts';
 import { type About, databaseHandlers } from './database/rpc.ts';
-import { latestVersion, migrationFiles } from './db/migrator.ts';
+import { latestVersion, migrationFiles } from './migrator/files.ts';
 import { createConsole } from './db/pgbouncer.ts';
 import { createDatabase } from './db/pool.ts';
 import { checkRole } from './db/role-check.ts';

@@ -163,7 +163,7 @@ export const VARIABLES = {
     "a file with jeex_owner's password, for a MIGRATION_DATABASE_URL without one",
     '/run/secrets/jeex/jeex_owner',
   ),
-  MIGRATE: variable(z.enum(MIGRATE_MODES).default('auto'), 'auto, check or off', 'auto'),
+  MIGRATE: variable(z.enum(MIGRATE_MODES).optional(), 'auto, check or off', 'check'),
   POOL_SIZE: variable(integer(2, 1000).default(10), 'a whole number from 2 to 1000', '10'),
   POOL_WAIT_MS: variable(integer(1, 60_000).default(3000), 'whole milliseconds from 1 to 60000', '3000'),
   MAX_REPLICAS: variable(integer(1, 1000).default(1), 'a whole number from 1 to 1000', '1'),

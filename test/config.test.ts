@@ -58,6 +58,13 @@ suite('the configuration', () => {
       { databaseUrl: 'postgres://jeex_app@db.example:5432/jeex?password_file=%2Fapp' },
     ],
     [GIVEN, { databaseUrl: url, migrationDatabaseUrl: null, migrate: 'check' }],
+    [{ ...GIVEN, MIGRATE: '' }, { migrate: 'check' }],
+    [
+      { ...GIVEN, MIGRATION_DATABASE_URL: url, MIGRATE: '' },
+      { migrationDatabaseUrl: url, migrate: 'check' },
+    ],
+    [{ ...GIVEN, MIGRATION_DATABASE_URL: url, MIGRATE: 'auto' }, { migrate: 'auto' }],
+    [{ MIGRATE: 'check' }, { migrate: 'check' }],
     [{ DATA_DIR: '/var/data' }, { dataDir: '/var/data' }],
     [{ SHUTDOWN_GRACE_SECONDS: '0' }, { shutdownGraceSeconds: 0 }],
   ];
@@ -166,11 +173,11 @@ suite('the configuration', () => {
 
   test('asks for the owner when it has to migrate a given database', () => {
     assert.match(
-      mistakes({ DATABASE_URL: url, ENCRYPTION_KEYS: '1:x' }).message,
-      /MIGRATION_DATABASE_URL: .* or MIGRATE=check, or MIGRATE=off/,
+      mistakes({ DATABASE_URL: url, MIGRATE: 'auto', ENCRYPTION_KEYS: '1:x' }).message,
+      /MIGRATION_DATABASE_URL: .* or leave MIGRATE unset, and run `jeex-persistence migrate up` first/,
     );
-    assert.doesNotMatch(mistakes({ DATABASE_URL: url }).message, /pa55word/);
-    const both = { DATABASE_URL: url, MIGRATION_DATABASE_URL: url, ENCRYPTION_KEYS: '1:x' };
+    assert.doesNotMatch(mistakes({ DATABASE_URL: url, MIGRATE: 'auto' }).message, /pa55word/);
+    const both = { DATABASE_URL: url, MIGRATION_DATABASE_URL: url, MIGRATE: 'auto', ENCRYPTION_KEYS: '1:x' };
     assert.equal(loadConfig(both).migrationDatabaseUrl, url);
     assert.equal(loadConfig({ DATABASE_URL: url }, 'command').databaseUrl, url);
   });

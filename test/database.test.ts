@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
 import { describe, it } from 'node:test';
 import { compareMigrations, hitRatio } from '../src/database/database.ts';
-import { latestVersion } from '../src/db/migrator.ts';
+import { latestVersion } from '../src/migrator/files.ts';
 import { DatabaseStatus } from '../src/gen/jeex/persistence/v1/database_service_pb.js';
 import { VERSION } from '../src/version.ts';
 import { lockProject, untilBlocked } from './support/locks.ts';

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { after, describe, it } from 'node:test';
-import { migrate } from '../src/db/migrator.ts';
+import { migrate } from '../src/migrator/migrate.ts';
 import { createConsole } from '../src/db/pgbouncer.ts';
 import { withLogin } from '../src/db/roles.ts';
 import type { Result } from '../src/doctor/check.ts';

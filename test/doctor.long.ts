@@ -205,7 +205,7 @@ describe('the doctor', () => {
       { GRPC_LISTEN: '0.0.0.0:50051' },
       /^failed\nGRPC_LISTEN: expected a loopback address .* -> set it so/,
     ],
-    ['environment', { MIGRATION_DATABASE_URL: '' }, /^failed\nMIGRATION_DATABASE_URL: expected a URL/],
+    ['environment', { MIGRATION_DATABASE_URL: '', MIGRATE: 'auto' }, /^failed\nMIGRATION_DATABASE_URL: expected a URL/],
     [
       'encryption keys',
       { ENCRYPTION_KEYS: `2:${'5e'.repeat(32)}` },

@@ -6,7 +6,7 @@ import { Readable } from 'node:stream';
 import { describe, it } from 'node:test';
 import { verifyChain } from '../src/changes/verify.ts';
 import { applyErasures } from '../src/commands/erasures.ts';
-import { down, migrate } from '../src/db/migrator.ts';
+import { down, migrate } from '../src/migrator/migrate.ts';
 import { createDatabase } from '../src/db/pool.ts';
 import { ChangeKind } from '../src/gen/jeex/persistence/v1/change_service_pb.js';
 import { exportUser } from '../src/users/export.ts';

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { after, describe, it } from 'node:test';
-import { latestVersion } from '../src/db/migrator.ts';
 import { bootstrap } from '../src/db/roles.ts';
 import { Health, HealthCheckResponse_ServingStatus as Serving } from '../src/gen/grpc/health/v1/health_pb.js';
+import { latestVersion } from '../src/migrator/files.ts';
 import { clientOf, openChannel } from './support/client.ts';
 import { connectAs, type TestDatabase, testCluster, useTestDatabase } from './support/postgres.ts';
 import { clientsOn, ENCRYPTION_KEY, newUser } from './support/service.ts';
@@ -15,19 +15,27 @@ const environment = (db: TestDatabase) => ({
   ENCRYPTION_KEYS: ENCRYPTION_KEY,
 });
 
+const OWNER_IS_HERE = /MIGRATION_DATABASE_URL gives the service its schema's owner/;
+
 const useClients = (address: string) => {
   const channel = openChannel(address);
   after(() => channel.close());
   return { ...clientsOn(channel), health: clientOf(Health, channel) };
 };
 
-describe('two services that start at once on one empty database', async () => {
-  it('both serve, and each migration is applied once', async () => {
+describe('a given database', async () => {
+  it('that is empty is refused, unless the service is asked to migrate: of two at once each migration is applied once', async () => {
     const db = await useTestDatabase({ empty: true });
     const { adminUrl, passwords } = testCluster();
     await bootstrap(adminUrl, { database: db.name, passwords });
-    const started = await Promise.all([spawnService(environment(db)), spawnService(environment(db))]);
-    for (const { grpc } of started) assert.ok(await newUser(useClients(grpc)));
+    const { MIGRATION_DATABASE_URL: _, ...serving } = environment(db);
+    await assert.rejects(spawnService(serving), /run `jeex-persistence migrate up`/);
+    const asked = { ...environment(db), MIGRATE: 'auto' };
+    const started = await Promise.all([spawnService(asked), spawnService(asked)]);
+    for (const { grpc, log } of started) {
+      assert.ok(await newUser(useClients(grpc)));
+      assert.doesNotMatch(log(), OWNER_IS_HERE, 'it was asked for');
+    }
     const owner = await connectAs(db.ownerUrl);
     const { rows } = await owner.query(
       'select version, count(*)::int as times from jeex.schemaversion group by 1 order by 1',
@@ -44,6 +52,7 @@ describe('SIGTERM while calls are in flight', async () => {
   it('turns health, finishes the calls in flight, refuses new ones, and ends with 0', async () => {
     const db = await useTestDatabase();
     const service = await spawnService(environment(db));
+    assert.match(service.log(), OWNER_IS_HERE, 'who serves needs no owner');
     const { users, projects, health } = useClients(service.grpc);
     const actor = await newUser({ users } as ReturnType<typeof clientsOn>);
     const { project } = await projects.createProject({ name: 'P', language: 'en' }, { actor });

@@ -1,61 +1,39 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { after, suite, test } from 'node:test';
+import { suite, test } from 'node:test';
 import { Client } from 'pg';
-import { down, migrate, status } from '../src/db/migrator.ts';
+import { MigrationRefused, type Problem } from '../src/migrator/errors.ts';
+import { down, type Migrated, migrate, status, up } from '../src/migrator/migrate.ts';
+import { ask, directoryOf, PAIR, tables, versionsOf } from './support/migrations.ts';
 import { createTestDatabase, useTestDatabase } from './support/postgres.ts';
 
-const PAIR = {
-  '001.do.a.sql': 'create table a (id int);\ninsert into a values (1);\n',
-  '001.undo.a.sql': 'drop table a;\n',
-  '002.do.b.sql': 'create table b (id int);\n',
-  '002.undo.b.sql': 'drop table b;\n',
-};
-
-/** A directory with these migrations, whose own name would mean something in a glob pattern. */
-function directoryOf(files: Record<string, string>): string {
-  const directory = mkdtempSync(join(tmpdir(), 'jeex [a]{b,c}*!-'));
-  after(() => rmSync(directory, { recursive: true }));
-  for (const [name, text] of Object.entries(files)) writeFileSync(join(directory, name), text);
-  return directory;
+/** Where the database is afterwards, and what was done. */
+async function expectSteps(running: Promise<Migrated>, version: number, steps: readonly number[]): Promise<void> {
+  const migrated = await running;
+  assert.equal(migrated.version, version);
+  assert.deepEqual(versionsOf(migrated), steps);
 }
 
-async function query<T extends object>(url: string, sql: string): Promise<T[]> {
-  const client = new Client({ connectionString: url });
-  await client.connect();
-  try {
-    return (await client.query<T>(sql)).rows;
-  } finally {
-    await client.end();
-  }
-}
-
-const tables = async (url: string): Promise<string[]> => {
-  const rows = await query<{ t: string }>(
-    url,
-    `select tablename t from pg_tables where schemaname = 'jeex' order by 1`,
-  );
-  return rows.map((row) => row.t);
+const problemCodes = async (url: string, files: Record<string, string>): Promise<Problem['code'][]> => {
+  const { problems } = await status(url, { directory: directoryOf(files) });
+  return problems.map(({ code }) => code);
 };
 
 suite('the migrator', async () => {
   test('applies what is missing in order, and nothing the second time', async () => {
     const { ownerUrl } = await useTestDatabase({ empty: true });
     const directory = directoryOf(PAIR);
-    assert.deepEqual(await migrate(ownerUrl, { mode: 'auto', directory }), { version: 2, applied: [1, 2] });
-    assert.deepEqual(await migrate(ownerUrl, { mode: 'auto', directory }), { version: 2, applied: [] });
-    assert.deepEqual(await tables(ownerUrl), ['a', 'b', 'schemaversion']);
+    await expectSteps(migrate(ownerUrl, { mode: 'auto', directory }), 2, [1, 2]);
+    await expectSteps(migrate(ownerUrl, { mode: 'auto', directory }), 2, []);
+    assert.deepEqual(await tables(ownerUrl), ['a', 'b', 'schemaprogress', 'schemaversion']);
   });
 
   test('runs each migration once when eight start at the same time on an empty database', async () => {
     const { ownerUrl } = await useTestDatabase({ empty: true });
     const directory = directoryOf(PAIR);
     const done = await Promise.all(Array.from({ length: 8 }, () => migrate(ownerUrl, { mode: 'auto', directory })));
-    assert.deepEqual(done.flatMap((one) => one.applied).sort(), [1, 2]);
+    assert.deepEqual(done.flatMap(versionsOf).sort(), [1, 2]);
     assert(done.every((one) => one.version === 2));
-    assert.deepEqual(await query(ownerUrl, 'select count(*)::int as n from jeex.a'), [{ n: 1 }]);
+    assert.deepEqual(await ask(ownerUrl, 'select count(*)::int as n from jeex.a'), [{ n: 1 }]);
   });
 
   test('says who holds the lock while it waits for it', async () => {
@@ -69,7 +47,7 @@ suite('the migrator', async () => {
     const running = migrate(ownerUrl, { mode: 'auto', directory: directoryOf(PAIR), log });
     await Promise.race([waiting, running]);
     await holder.end();
-    assert.deepEqual((await running).applied, [1, 2]);
+    assert.deepEqual(versionsOf(await running), [1, 2]);
     assert.match(notes[0] ?? '', /waiting for the lock "migrate": held by the session \d+ \(the holder\)/);
   });
 
@@ -78,7 +56,7 @@ suite('the migrator', async () => {
     const directory = directoryOf({ ...PAIR, '002.do.b.sql': 'create table b (id int);\n\nselect nothing;\n' });
     const failing = migrate(ownerUrl, { mode: 'auto', directory });
     await assert.rejects(failing, /migration 002 b failed and was rolled back: .*SQLSTATE 42703, line 3/);
-    assert.deepEqual(await tables(ownerUrl), ['a', 'schemaversion']);
+    assert.deepEqual(await tables(ownerUrl), ['a', 'schemaprogress', 'schemaversion']);
     assert.equal((await status(ownerUrl, { directory })).version, 1);
   });
 
@@ -91,68 +69,138 @@ suite('the migrator', async () => {
 
   const { '002.undo.b.sql': _, ...withoutUndo } = PAIR;
   const { '001.do.a.sql': _do, '001.undo.a.sql': _undo, ...withoutFirst } = PAIR;
-  const faults: [string, Record<string, string>, RegExp][] = [
-    ['no migrations', {}, /there are no migrations/],
-    ['a gap', { ...PAIR, '004.do.d.sql': '', '004.undo.d.sql': '' }, /004 d does not follow/],
-    ['no first', withoutFirst, /002 b does not follow/],
-    ['no undo', withoutUndo, /002 b has no undo/],
-    ['an undo alone', { ...PAIR, '003.undo.c.sql': '' }, /undo 3 has no migration/],
-    ['a strange name', { ...PAIR, '003.do.Bad Name.sql': '', '003.undo.c.sql': '' }, /is not named/],
-    ['two of a number', { ...PAIR, '002.do.other.sql': '' }, /Two migrations found with version 2/],
+  const faults: [string, Record<string, string>, Problem['code'][], RegExp][] = [
+    ['no migrations', {}, ['EMPTY'], /there are no migrations/],
+    [
+      'a gap',
+      { ...PAIR, '004.do.d.sql': '', '004.undo.d.sql': '' },
+      ['GAP'],
+      /004 d does not follow .*numbers have no gap/s,
+    ],
+    ['no first', withoutFirst, ['GAP'], /002 b does not follow/],
+    ['no undo', withoutUndo, ['NO_UNDO'], /002 b has no undo.*write 002\.undo\.b\.sql/s],
+    ['an undo alone', { ...PAIR, '003.undo.c.sql': '' }, ['NO_DO'], /003\.undo\.c\.sql undoes migration 003/],
+    ['a strange name', { ...PAIR, '003.do.Bad Name.sql': '' }, ['NAME'], /is not named NNN/],
+    [
+      'two of a number',
+      { ...PAIR, '002.do.other.sql': '' },
+      ['DOUBLED'],
+      /002\.do\.other\.sql has the number of 002\.do\.b/,
+    ],
+    [
+      'a misspelt directive',
+      { ...PAIR, '002.do.b.sql': '-- destructiv: b\ndrop table a;' },
+      ['DIRECTIVE'],
+      /destructiv:/,
+    ],
   ];
-  for (const [what, files, expected] of faults) {
+  for (const [what, files, codes, message] of faults) {
     test(`changes nothing when the files have ${what}`, async () => {
       const { ownerUrl } = await useTestDatabase({ empty: true });
-      await assert.rejects(migrate(ownerUrl, { mode: 'auto', directory: directoryOf(files) }), expected);
+      const refused = migrate(ownerUrl, { mode: 'auto', directory: directoryOf(files) });
+      await assert.rejects(refused, (error) => error instanceof MigrationRefused && message.test(error.message));
+      assert.deepEqual(await problemCodes(ownerUrl, files), codes);
       assert.deepEqual(await tables(ownerUrl), []);
     });
   }
 
   const three = { ...PAIR, '003.do.c.sql': 'create table c (id int);', '003.undo.c.sql': 'drop table c;' };
-  const drifts: [string, Record<string, string>, RegExp][] = [
-    ['a changed file', { ...three, '001.do.a.sql': 'select 1;' }, /001 a was changed after it had been applied/],
-    ['a database ahead', PAIR, /the database is at version 3, and this release knows up to 2/],
+  const { '003.do.c.sql': _third, '003.undo.c.sql': _thirdUndo, ...two } = three;
+  const renamed = { ...two, '003.do.other.sql': 'select 1;', '003.undo.other.sql': '' };
+  const { '002.do.b.sql': _second, '002.undo.b.sql': _secondUndo, ...withoutSecond } = three;
+  const serving2 = { ...three, '003.do.c.sql': '-- oldest-release: 003\ncreate table c (id int);' };
+  const drifts: [string, Record<string, string>, Record<string, string>, string, Problem['code'][], RegExp][] = [
+    [
+      'a changed file',
+      three,
+      { ...three, '001.do.a.sql': 'select 1;' },
+      '',
+      ['CHECKSUM'],
+      /001 a was changed .*new migration/s,
+    ],
+    ['another migration of a number', three, renamed, '', ['OTHER'], /003 was applied as c, and is other here/],
+    ['a file that is gone', three, withoutSecond, '', ['GAP', 'GONE'], /002 b was applied, and its file is missing/],
+    [
+      'a number that came late',
+      three,
+      three,
+      'delete from jeex.schemaversion where version = 2',
+      ['LATE'],
+      /002 b arrived after 003/,
+    ],
+    [
+      'a schema that this release cannot serve',
+      serving2,
+      two,
+      '',
+      ['AHEAD'],
+      /at version 3, and the oldest .* knows migration 003; .*start release/s,
+    ],
   ];
-  for (const [what, files, expected] of drifts) {
+  for (const [what, applied, files, tampering, codes, message] of drifts) {
     test(`refuses ${what} in every mode that looks`, async () => {
       const { ownerUrl } = await useTestDatabase({ empty: true });
-      await migrate(ownerUrl, { mode: 'auto', directory: directoryOf(three) });
+      await migrate(ownerUrl, { mode: 'auto', directory: directoryOf(applied) });
+      if (tampering !== '') await ask(ownerUrl, tampering);
       const directory = directoryOf(files);
-      await assert.rejects(migrate(ownerUrl, { mode: 'auto', directory }), expected);
-      await assert.rejects(migrate(ownerUrl, { mode: 'check', directory }), expected);
-      await assert.rejects(down(ownerUrl, 0, { directory }), expected);
-      assert.match((await status(ownerUrl, { directory })).problems.join(), expected);
-      assert.deepEqual(await migrate(ownerUrl, { mode: 'off', directory }), { version: 0, applied: [] });
+      await assert.rejects(migrate(ownerUrl, { mode: 'auto', directory }), message);
+      await assert.rejects(migrate(ownerUrl, { mode: 'check', directory }), message);
+      await assert.rejects(down(ownerUrl, 0, { directory }), message);
+      assert.deepEqual(await problemCodes(ownerUrl, files), codes);
+      await expectSteps(migrate(ownerUrl, { mode: 'off', directory }), 0, []);
     });
   }
+
+  test('lets a release serve what a later one has migrated, as long as that one says so', async () => {
+    const { ownerUrl } = await useTestDatabase({ empty: true });
+    await migrate(ownerUrl, {
+      mode: 'auto',
+      directory: directoryOf({ ...three, '002.do.b.sql': '-- oldest-release: 002\nselect 1;' }),
+    });
+    const directory = directoryOf({ ...two, '002.do.b.sql': '-- oldest-release: 002\nselect 1;' });
+    await expectSteps(migrate(ownerUrl, { mode: 'check', directory }), 3, []);
+    await expectSteps(migrate(ownerUrl, { mode: 'auto', directory }), 3, []);
+    await expectSteps(up(ownerUrl, { directory }), 3, []);
+    assert.equal((await status(ownerUrl, { directory })).ahead, true);
+    await assert.rejects(down(ownerUrl, 1, { directory }), /knows the way back only from 2.*run it with release \d/s);
+  });
+
+  test('goes up to a version and no further, and refuses one that is not above', async () => {
+    const { ownerUrl } = await useTestDatabase({ empty: true });
+    const directory = directoryOf(three);
+    await expectSteps(up(ownerUrl, { directory, to: 2 }), 2, [1, 2]);
+    await assert.rejects(up(ownerUrl, { directory, to: 1 }), /is at version 2, which is above 1.*migrate down --to 1/s);
+    await assert.rejects(up(ownerUrl, { directory, to: 4 }), /there is no migration 4: the newest is 3/);
+    await expectSteps(up(ownerUrl, { directory, to: 3 }), 3, [3]);
+  });
 
   test('takes a file for the same with the line ends of another system', async () => {
     const { ownerUrl } = await useTestDatabase({ empty: true });
     await migrate(ownerUrl, { mode: 'auto', directory: directoryOf(PAIR) });
     const windows = Object.entries(PAIR).map(([name, text]) => [name, text.replaceAll('\n', '\r\n')]);
     const directory = directoryOf(Object.fromEntries(windows));
-    assert.deepEqual(await migrate(ownerUrl, { mode: 'auto', directory }), { version: 2, applied: [] });
+    await expectSteps(migrate(ownerUrl, { mode: 'auto', directory }), 2, []);
   });
 
   test('only looks in mode check, also as the app', async () => {
     const { ownerUrl, appUrl } = await useTestDatabase({ empty: true });
     const directory = directoryOf(three);
     await migrate(ownerUrl, { mode: 'auto', directory: directoryOf(PAIR) });
-    await query(ownerUrl, 'grant usage on schema jeex to jeex_app');
+    await ask(ownerUrl, 'grant usage on schema jeex to jeex_app');
     await assert.rejects(migrate(appUrl, { mode: 'check', directory }), /needs 3 \(missing: 003 c\)/);
     await migrate(ownerUrl, { mode: 'auto', directory });
-    assert.deepEqual(await migrate(appUrl, { mode: 'check', directory }), { version: 3, applied: [] });
+    await expectSteps(migrate(appUrl, { mode: 'check', directory }), 3, []);
   });
 
   test('goes down to a version, newest first, and up again', async () => {
     const { ownerUrl } = await useTestDatabase({ empty: true });
     const directory = directoryOf(three);
     await migrate(ownerUrl, { mode: 'auto', directory });
-    assert.deepEqual(await down(ownerUrl, 1, { directory }), { version: 1, applied: [3, 2] });
-    assert.deepEqual(await tables(ownerUrl), ['a', 'schemaversion']);
+    await expectSteps(down(ownerUrl, 1, { directory }), 1, [3, 2]);
+    assert.deepEqual(await tables(ownerUrl), ['a', 'schemaprogress', 'schemaversion']);
     await assert.rejects(down(ownerUrl, 2, { directory }), /is at version 1, which is below 2/);
-    assert.deepEqual(await down(ownerUrl, 1, { directory }), { version: 1, applied: [] });
-    assert.deepEqual(await migrate(ownerUrl, { mode: 'auto', directory }), { version: 3, applied: [2, 3] });
+    await expectSteps(down(ownerUrl, 1, { directory }), 1, []);
+    await expectSteps(migrate(ownerUrl, { mode: 'auto', directory }), 3, [2, 3]);
   });
 });
 
@@ -166,7 +214,7 @@ suite("the service's own migrations", () => {
       await down(database.ownerUrl, 0);
       const rest = await objects(database.adminUrl);
       assert.deepEqual(
-        rest.filter((name) => !name.includes('schemaversion')),
+        rest.filter((name) => !/schema(version|progress)/.test(name)),
         [],
       );
       assert.equal((await migrate(database.ownerUrl, { mode: 'auto' })).version, latest);
@@ -179,7 +227,7 @@ suite("the service's own migrations", () => {
 
 /** Every table, index, function, type, policy and trigger of the schema, but for those of extensions. */
 async function objects(url: string): Promise<string[]> {
-  const rows = await query<{ name: string }>(
+  const rows = await ask<{ name: string }>(
     url,
     `select pg_describe_object(classid, objid, 0) as name from (
        select 'pg_class'::regclass::oid as classid, oid as objid from pg_class where relnamespace = 'jeex'::regnamespace

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { after, describe, it } from 'node:test';
 import { z } from 'zod';
 import { openClient } from '../src/db/connection.ts';
-import { migrate } from '../src/db/migrator.ts';
+import { migrate } from '../src/migrator/migrate.ts';
 import { createDatabase } from '../src/db/pool.ts';
 import { current } from '../src/db/prepared.ts';
 import { sql, statement } from '../src/db/statement.ts';

@@ -7,7 +7,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import type { Client } from 'pg';
 import { openClient } from '../src/db/connection.ts';
-import { down, migrate } from '../src/db/migrator.ts';
+import { down, migrate } from '../src/migrator/migrate.ts';
 import { ExecutionStatus } from '../src/gen/jeex/persistence/v1/agent_execution_service_pb.js';
 import { dropKey } from '../src/sealing/drop.ts';
 import { parseRing } from '../src/sealing/ring.ts';

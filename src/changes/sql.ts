@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { prefixed } from '../db/prefixed.ts';
 import { read, readEach, sql } from '../db/statement.ts';
 import { VersionRow } from '../documents/version.ts';
 import { executionRow } from '../executions/sql.ts';
@@ -82,45 +83,40 @@ export const pollChanges = readEach({
 /** Bytes a timeline reads from the database before its page ends; more would not fit the answer. */
 const PAGE_BYTES = sql.literalValue(String(3 * 1024 * 1024));
 
-/** What an item can be: its columns stand in one row beside the others', each under its kind's prefix. */
-const ITEMS = {
-  execution: { alias: 'r', row: executionRow },
-  version: { alias: 'v', row: VersionRow },
-  export: { alias: 'e', row: seenExportRow },
-  change: { alias: 'c', row: changeRow },
-} as const;
-type ItemKind = keyof typeof ITEMS;
+// What an item can be: the columns of all four stand in one row.
+const execution = prefixed('execution_', executionRow);
+const version = prefixed('version_', VersionRow);
+const exported = prefixed('export_', seenExportRow);
+const change = prefixed('change_', changeRow);
 
-const prefixed = (kind: ItemKind): Fragment => {
-  const { alias, row } = ITEMS[kind];
-  const columns = Object.keys(row.shape).map((name) => {
-    const as = sql.identifier([`${kind}_${name}`]);
-    return name === 'seen_status'
-      ? sql.fragment`export_status(e) as ${as}`
-      : sql.fragment`${sql.identifier([alias, name])} as ${as}`;
-  });
-  return sql.fragment`${sql.join(columns, sql.fragment`, `)}`;
-};
+const of = (alias: string) => (name: string) => sql.fragment`${sql.identifier([alias, name])}`;
+const ofExport = (name: string): Fragment => (name === 'seen_status' ? sql.fragment`export_status(e)` : of('e')(name));
 
-const parseItem = <K extends ItemKind>(kind: K, row: object): z.infer<(typeof ITEMS)[K]['row']> => {
-  const schema: z.ZodType = ITEMS[kind].row;
-  const names = Object.keys(ITEMS[kind].row.shape);
-  return schema.parse(Object.fromEntries(names.map((name) => [name, Reflect.get(row, `${kind}_${name}`)]))) as z.infer<
-    (typeof ITEMS)[K]['row']
-  >;
-};
+const placed = { revision: z.bigint(), fits: z.boolean() };
+const item = ({ revision, fits }: { revision: bigint; fits: boolean }) => ({
+  revision,
+  fits,
+  execution: null,
+  version: null,
+  export: null,
+  change: null,
+});
 
 /** An item of a timeline: exactly one of the four is there. */
-const timelineRow = z
-  .looseObject({ item: z.enum(['execution', 'version', 'export', 'change']), revision: z.bigint(), fits: z.boolean() })
-  .transform((row) => ({
-    revision: row.revision,
-    fits: row.fits,
-    execution: row.item === 'execution' ? parseItem('execution', row) : null,
-    version: row.item === 'version' ? parseItem('version', row) : null,
-    export: row.item === 'export' ? parseItem('export', row) : null,
-    change: row.item === 'change' ? parseItem('change', row) : null,
-  }));
+const timelineRow = z.discriminatedUnion('item', [
+  z
+    .object({ item: z.literal('execution'), ...placed, ...execution.shape })
+    .transform((row) => ({ ...item(row), execution: execution.of(row) })),
+  z
+    .object({ item: z.literal('version'), ...placed, ...version.shape })
+    .transform((row) => ({ ...item(row), version: version.of(row) })),
+  z
+    .object({ item: z.literal('export'), ...placed, ...exported.shape })
+    .transform((row) => ({ ...item(row), export: exported.of(row) })),
+  z
+    .object({ item: z.literal('change'), ...placed, ...change.shape })
+    .transform((row) => ({ ...item(row), change: change.of(row) })),
+]);
 export type TimelineRow = z.infer<typeof timelineRow>;
 
 /**
@@ -134,7 +130,7 @@ export const getTimeline = read({
   row: timelineRow,
   sql: (p) => sql.fragment`
 select coalesce(r.project_id, v.project_id, e.project_id, c.project_id) as project_id, k.item, k.revision, k.fits,
-  ${prefixed('execution')}, ${prefixed('version')}, ${prefixed('export')}, ${prefixed('change')}
+  ${execution.columns(of('r'))}, ${version.columns(of('v'))}, ${exported.columns(ofExport)}, ${change.columns(of('c'))}
 from (
   select k.*, k.bytes <= ${PAGE_BYTES}::bigint or k.bytes = k.weight as fits
   from (

@@ -1,6 +1,6 @@
 import { verifyChain, type Walked } from '../changes/verify.ts';
 import { loadConfig } from '../config.ts';
-import { migrate } from '../db/migrator.ts';
+import { migrate } from '../migrator/migrate.ts';
 import { createDatabase } from '../db/pool.ts';
 import { provideDatabase } from '../db/provide.ts';
 import { untilInterrupted } from './interrupt.ts';

@@ -1,67 +1,109 @@
-import { readFileSync } from 'node:fs';
-import { down, migrate, type Status, status } from '../db/migrator.ts';
 import { provideDatabase } from '../db/provide.ts';
+import { MigrationRefused, type Problem, refuse } from '../migrator/errors.ts';
+import { label, type Migration, readMigrations, type Script } from '../migrator/files.ts';
+import { down, type Migrated, type MigratorOptions, status, up } from '../migrator/migrate.ts';
 import { untilInterrupted } from './interrupt.ts';
 import { print, tell } from './output.ts';
 import { ownerConfig, schemaConfig } from './owner.ts';
 
-const log = { info: tell };
-
-/** Applies what is missing, or prints its SQL. @throws Error when a migration cannot run */
-export async function migrateUp(options: { dryRun: boolean }): Promise<void> {
-  await withDatabase('write', async (url) => {
-    if (options.dryRun) return printPending(await status(url));
-    const { version, applied } = await migrate(url, { mode: 'auto', log });
-    print(applied.length > 0 ? `applied ${applied.join(', ')}; now at ${version}` : `up to date at ${version}`);
-  });
+/** What `migrate up` and `migrate down` have in common. */
+export interface MoveOptions {
+  /** Up: the newest without one. */
+  readonly to?: number | undefined;
+  /** Print the SQL instead of running it. */
+  readonly dryRun?: boolean | undefined;
+  readonly iHaveABackup?: boolean | undefined;
+  /** How long to wait for another migrator, in seconds. */
+  readonly wait: number;
+  readonly json?: boolean | undefined;
 }
 
-/** Undoes the migrations above a version. @throws Error when the database is below it */
-export async function migrateDown(options: { to: number }): Promise<void> {
-  await withDatabase('write', async (url) => {
-    const { version, applied } = await down(url, options.to, { log });
-    print(applied.length > 0 ? `undone ${applied.join(', ')}; now at ${version}` : `already at ${version}`);
-  });
+/** Applies what is missing, or prints its SQL. @throws MigrationRefused, MigrationFailed */
+export async function migrateUp(options: MoveOptions): Promise<void> {
+  if (options.dryRun)
+    return await dryRun(({ pending }) => pending.filter(({ version }) => version <= (options.to ?? version)));
+  await move(options, (url, migrator) => up(url, { ...migrator, to: options.to }));
 }
 
-/** Shows the migrations; the exit code is 1 when one is missing or something is wrong, so that scripts can ask. */
-export async function migrateStatus(options: { json: boolean }): Promise<void> {
-  await withDatabase('read', async (url) => {
-    const found = await status(url);
-    print(options.json ? JSON.stringify({ ...found, pending: found.pending.map(withoutFile) }) : describe(found));
-    if (found.pending.length + found.problems.length > 0) process.exitCode = 1;
-  });
-}
-
-const withoutFile = ({ version, name }: { version: number; name: string }) => ({ version, name });
-
-function printPending({ pending, problems }: Status): void {
-  if (problems.length > 0) throw new Error(`the migrations cannot run:\n${problems.join('\n')}`);
-  for (const { version, name, filename } of pending) {
-    print(`-- ${version} ${name}\n${readFileSync(filename, 'utf8')}`);
+/** Undoes the migrations above a version, or prints the SQL. @throws MigrationRefused, MigrationFailed */
+export async function migrateDown(options: MoveOptions & { readonly to: number }): Promise<void> {
+  if (options.dryRun) {
+    return await dryRun(({ version }) =>
+      readMigrations()
+        .migrations.filter((migration) => migration.version > options.to && migration.version <= version)
+        .reverse()
+        .flatMap((migration) => (migration.undo === null ? [] : [{ ...migration, ...migration.undo }])),
+    );
   }
-  if (pending.length === 0) print('-- up to date');
+  await move(options, (url, migrator) => down(url, options.to, migrator));
 }
 
-function describe({ version, latest, applied, pending, problems }: Status): string {
-  return [
-    `database at ${version}, this release at ${latest}`,
-    ...applied.map((row) => `  ${row.version} ${row.name}  applied ${row.runAt.toISOString()}`),
-    ...pending.map((row) => `  ${row.version} ${row.name}  missing`),
-    ...problems.map((problem) => `problem: ${problem}`),
-  ].join('\n');
+async function move(
+  options: MoveOptions,
+  work: (url: string, migrator: MigratorOptions) => Promise<Migrated>,
+): Promise<void> {
+  const { json = false, iHaveABackup: haveBackup = false, wait } = options;
+  await onDatabase('write', async ({ url, embedded }) => {
+    const migrator: MigratorOptions = {
+      log: { info: tell },
+      patienceMs: wait * 1000,
+      haveBackup,
+      embedded,
+      onStep: json ? undefined : (step) => print(`${PAST[step.action]} ${label(step)} in ${seconds(step.durationMs)}`),
+    };
+    try {
+      const { version, steps } = await work(url, migrator);
+      if (json) print(JSON.stringify({ version, steps }));
+      else print(steps.length > 0 ? `now at ${version}` : `nothing to do: at ${version}`);
+    } catch (error) {
+      if (json) print(JSON.stringify(failure(error as Error)));
+      throw error;
+    }
+  });
+}
+
+const PAST = { do: 'applied', undo: 'undone' } as const;
+
+const seconds = (ms: number): string => `${(ms / 1000).toFixed(ms < 10_000 ? 2 : 0)} s`;
+
+/** For machines: what went wrong, and each problem apart. */
+const failure = (error: Error): { error: string; problems: readonly Problem[] } => ({
+  error: error.message,
+  problems: error instanceof MigrationRefused ? error.problems : [],
+});
+
+type Standing = Awaited<ReturnType<typeof status>>;
+
+/** Prints the scripts that would run, in their order. @throws MigrationRefused when none would */
+async function dryRun(
+  choose: (standing: Standing) => readonly (Pick<Migration, 'version' | 'name'> & Script)[],
+): Promise<void> {
+  await onDatabase('read', async ({ url }) => {
+    const standing = await status(url);
+    refuse(standing.problems);
+    const scripts = choose(standing);
+    for (const script of scripts) print(`-- ${label(script)}\n${script.sql}`);
+    if (scripts.length === 0) print(`-- nothing to do: at ${standing.version}`);
+  });
+}
+
+/** The database that a command on the schema works with. */
+export interface Target {
+  readonly url: string;
+  /** Of this machine alone, rather than given by URL. */
+  readonly embedded: boolean;
 }
 
 /**
  * Runs the work on the configured database or on the embedded one, which it starts and stops. Looking is also possible while
  * a service uses the embedded one.
  */
-async function withDatabase(use: 'read' | 'write', work: (url: string) => Promise<void>): Promise<void> {
+export async function onDatabase(use: 'read' | 'write', work: (target: Target) => Promise<void>): Promise<void> {
   const config = use === 'write' ? ownerConfig() : schemaConfig();
   await untilInterrupted(async (signal) => {
-    const database = await provideDatabase(config, { share: use === 'read', log, signal });
+    const database = await provideDatabase(config, { share: use === 'read', log: { info: tell }, signal });
     try {
-      await work(database.migrationUrl);
+      await work({ url: database.migrationUrl, embedded: config.databaseUrl === null });
     } finally {
       await database.stop();
     }

@@ -1,7 +1,7 @@
 import type { Client } from 'pg';
 import { type Config, ConfigError, loadConfig } from '../config.ts';
 import { openClient } from '../db/connection.ts';
-import { migrate } from '../db/migrator.ts';
+import { migrate } from '../migrator/migrate.ts';
 import { type Provided, provideDatabase } from '../db/provide.ts';
 import { untilInterrupted } from './interrupt.ts';
 import { tell } from './output.ts';

@@ -2,9 +2,9 @@ import { join } from 'node:path';
 import { createAccessLog } from '../audit/access-log.ts';
 import type { Place } from '../audit/target.ts';
 import { type Config, loadConfig } from '../config.ts';
-import { migrate } from '../db/migrator.ts';
 import { type Provided, provideDatabase } from '../db/provide.ts';
 import { createLog, type Logger } from '../log.ts';
+import { migrate } from '../migrator/migrate.ts';
 import type { BoundAddresses } from '../rpc/doors.ts';
 import { loadRing } from '../sealing/ring.ts';
 import { startService } from '../service.ts';
@@ -66,13 +66,23 @@ const placeOf = ({ access }: Config, { folder }: Provided): Place => {
   return folder === null ? { to: 'stdout', own: false } : { to: join(folder, 'access.log'), own: true };
 };
 
+/** A service that is broken into gives away what it holds; `checkRole` sees to the owner in DATABASE_URL. */
+const warnOfOwner = ({ databaseUrl, migrationDatabaseUrl, migrate: mode }: Config, log: Logger): void => {
+  if (databaseUrl === null || migrationDatabaseUrl === null || mode === 'auto') return;
+  log.warn(
+    "MIGRATION_DATABASE_URL gives the service its schema's owner, whom it does not need: take it away, and run " +
+      '`jeex-persistence migrate up` before the service, as an init container does; or ask for MIGRATE=auto',
+  );
+};
+
 /** Opens what the service needs, serves, and closes it in reverse order. */
 const run = async (options: ServeOptions, config: Config, log: Logger, signal: AbortSignal): Promise<void> => {
   await using opened = new AsyncDisposableStack();
+  warnOfOwner(config, log);
   const database = await provideDatabase(config, { ephemeral: options.ephemeral, log, signal });
   opened.defer(() => database.stop());
   const ring = loadRing(config.encryptionKeys, database.secrets?.encryption ?? null);
-  await migrate(database.migrationUrl, { mode: config.migrate, log });
+  await migrate(database.migrationUrl, { mode: config.migrate, embedded: database.folder !== null, log });
   signal.throwIfAborted();
   const place = placeOf(config, database);
   const accessLog = await createAccessLog({ place, ...config.access }, log);

@@ -89,6 +89,15 @@ async function* watchHealth(context: Context, { health, pgbouncerPools }: About,
   }
 }
 
+const toMigration = ({ version, name, checksum, time, release, duration_ms }: statements.MigrationRow) => ({
+  version,
+  name,
+  checksum,
+  applyTime: timestamp(time),
+  release: release ?? '',
+  duration: duration_ms === null ? undefined : durationOf(duration_ms),
+});
+
 export const databaseHandlers = (context: Context, about: About): ServiceHandlers<typeof DatabaseService> => {
   const { db, pager } = context;
   return {
@@ -119,10 +128,11 @@ export const databaseHandlers = (context: Context, about: About): ServiceHandler
     getMigrationStatus: async (_request, call) => {
       const rows = await db.run(statements.migrations, { actor: call.actor }, call.signal);
       const applied = rows.filter((row) => row.version !== null);
-      const { pending, mismatches } = compareMigrations(about.migrations, applied);
+      const { pending, mismatches, oldest } = compareMigrations(about.migrations, applied);
       return {
-        applied: applied.map(({ time, ...migration }) => ({ ...migration, applyTime: timestamp(time) })),
-        pending,
+        applied: applied.map(toMigration),
+        pending: pending.map(({ version, name, checksum }) => ({ version, name, checksum })),
+        oldestRelease: oldest,
         checksumMismatches: mismatches.map((found) => ({
           version: found.version,
           name: found.name,

@@ -6,25 +6,41 @@ const LOCKS = { bootstrap: 1, migrate: 2, rotate: 3 } as const;
 const NAMESPACE = 0x6a656578;
 const PATIENCE_MILLISECONDS = 60_000;
 const POLL_MILLISECONDS = 200;
+const TELL_MILLISECONDS = 10_000;
+
+export interface LockOptions {
+  readonly log?: { info(message: string): void } | undefined;
+  /** How long to wait, in milliseconds; a minute unless told otherwise. */
+  readonly patienceMs?: number | undefined;
+}
 
 /**
  * Takes a lock of the connection's database for as long as the connection lives. It asks again and again instead of
- * waiting inside the server, where the waiting statement's snapshot would hold up a `create index concurrently`.
- * @throws Error naming the holder when it is still taken after a minute
+ * waiting inside the server, where the waiting statement's snapshot would hold up a `create index concurrently`. While it
+ * waits, it tells who holds the lock, and tells again when that is another one.
+ * @throws Error naming the holder when the lock is still taken in the end
  */
 export async function waitForLock(
   client: Client,
   name: keyof typeof LOCKS,
-  log?: { info(message: string): void },
+  { log, patienceMs = PATIENCE_MILLISECONDS }: LockOptions = {},
 ): Promise<void> {
-  const deadline = Date.now() + PATIENCE_MILLISECONDS;
-  for (let attempt = 0; ; attempt += 1) {
+  const started = performance.now();
+  let told = { who: '', at: 0 };
+  for (;;) {
     const key = [NAMESPACE, LOCKS[name]];
     const result = await client.query<{ taken: boolean }>('select pg_try_advisory_lock($1, $2) as taken', key);
     if (result.rows[0]?.taken) return;
-    if (Date.now() > deadline) throw new Error(`waited a minute for the lock "${name}": ${await holder(client, name)}`);
-    if (attempt === 0) log?.info(`waiting for the lock "${name}": ${await holder(client, name)}`);
-    await sleep(POLL_MILLISECONDS);
+    const waited = performance.now() - started;
+    const who = await holder(client, name);
+    if (waited > patienceMs) {
+      throw new Error(`waited ${Math.round(waited / 1000)} s for the lock "${name}": ${who}`);
+    }
+    if (who !== told.who || waited - told.at > TELL_MILLISECONDS) {
+      log?.info(`waiting for the lock "${name}": ${who}`);
+      told = { who, at: waited };
+    }
+    await sleep(Math.min(POLL_MILLISECONDS, patienceMs));
   }
 }
 

@@ -31,7 +31,7 @@ export async function bootstrap(adminUrl: string, options: BootstrapOptions): Pr
   const { database, passwords, ownServer = false, log } = options;
   const notes: string[] = [];
   await connected(adminUrl, async (client) => {
-    await waitForLock(client, 'bootstrap', log);
+    await waitForLock(client, 'bootstrap', { log });
     const superuser = await isSuperuser(client);
     await makeRoles(client, passwords, superuser);
     await makeDatabase(client, database);
@@ -148,8 +148,8 @@ const PREPARE_DATABASE = `
   create extension if not exists pgcrypto schema crypto;`;
 
 /**
- * The pooler's question, and a physical backup's functions. The answer to the question is the stored verifier of the one
- * role that comes through the pooler, never another's.
+ * The pooler's question, a physical backup's functions, and for the migrator the sight of when one ended. The answer to the
+ * question is the stored verifier of the one role that comes through the pooler, never another's.
  */
 const SUPERUSER_OBJECTS = `
   create schema if not exists pooler;
@@ -164,7 +164,8 @@ const SUPERUSER_OBJECTS = `
     end;
   revoke all on function pooler.get_auth from public;
   grant execute on function pooler.get_auth to jeex_pooler;
-  grant execute on function pg_backup_start, pg_backup_stop, pg_switch_wal, pg_create_restore_point to jeex_backup;`;
+  grant execute on function pg_backup_start, pg_backup_stop, pg_switch_wal, pg_create_restore_point to jeex_backup;
+  grant execute on function pg_ls_waldir to jeex_owner;`;
 
 /** Statistics of statements, in a schema that the monitor alone may use; false where the server has not loaded them. */
 async function addStatistics(client: Client): Promise<boolean> {
@@ -194,5 +195,5 @@ const leftToDo = (database: string): string[] => [
     memberOf.length > 0 ? [`grant ${memberOf.join(', ')} to ${name}`] : [],
   ),
   'run bootstrap once as a superuser for a PgBouncer that asks with auth_query (jeex_pooler), for physical backups of ' +
-    `${database} (jeex_backup), and for pg_stat_statements`,
+    `${database} (jeex_backup), for a migrator that sees when one ended (jeex_owner), and for pg_stat_statements`,
 ];

@@ -38,6 +38,9 @@ export type Refs<T extends ParamTypes> = { readonly [K in keyof T]: FragmentSqlT
 export interface Statement<T extends ParamTypes, R> {
   readonly name: string;
   readonly text: string;
+  readonly params: ParamTypes;
+  /** The names of its parameters, the one of `$1` first. */
+  readonly order: readonly string[];
   readonly row: ZodType<R>;
   /** Whether its rows belong to one project, which is then compared with the project asked for. */
   readonly scoped: boolean;
@@ -78,6 +81,8 @@ const define = <T extends ParamTypes, R>(definition: Definition<T, R>, scoped: b
   const statement: Statement<T, R> = {
     name: definition.name,
     text,
+    params: definition.params,
+    order,
     row: definition.row,
     scoped,
     token: (params) => ({ ...template, sql: text, values: order.map((key) => params[key] as string) }),

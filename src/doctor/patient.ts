@@ -1,11 +1,12 @@
 import type { Client } from 'pg';
 import { type Config, ConfigError, loadConfig } from '../config.ts';
 import { endWithin, openClient, within } from '../db/connection.ts';
-import { type Status, status } from '../db/migrator.ts';
 import { createConsole, type PoolerSettings } from '../db/pgbouncer.ts';
 import { createDatabase, type Database } from '../db/pool.ts';
 import { type Provided, provideDatabase } from '../db/provide.ts';
 import { type InspectedRole, inspectRole } from '../db/role-check.ts';
+import { status } from '../migrator/migrate.ts';
+import type { Standing } from '../migrator/preflight.ts';
 import { Skip } from './check.ts';
 
 const APPLICATION = 'jeex-persistence doctor';
@@ -31,7 +32,7 @@ export interface Patient {
   /** @throws Skip as `app` does */
   role(): Promise<InspectedRole>;
   /** @throws Skip as `app` does */
-  schema(): Promise<Status>;
+  schema(): Promise<Standing>;
   /** @throws Skip when there is no PgBouncer, or it does not answer */
   pooler(): Promise<PoolerSettings>;
   /** @throws Skip when none is configured; Error when it does not answer */

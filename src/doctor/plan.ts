@@ -1,7 +1,7 @@
 import { limitsOf, reachedBy, readLimits } from '../db/pool-limits.ts';
 import { brokenRules, describePlan } from '../db/pool-plan.ts';
+import { isPooled } from '../db/pooled.ts';
 import { type Check, failed, Skip } from './check.ts';
-import { isPooled } from './pooled.ts';
 
 /** Whether the pools of all replicas fit into what PgBouncer and PostgreSQL let in. */
 export const plan: Check = {

@@ -1,7 +1,7 @@
 import type { Client } from 'pg';
+import { isPooled } from '../db/pooled.ts';
 import { type Check, failed, faultOf, Skip, warning } from './check.ts';
 import { isEmbedded, withClient } from './patient.ts';
-import { isPooled } from './pooled.ts';
 
 const way = (pooled: boolean): string => (pooled ? 'through a pooler' : 'directly');
 

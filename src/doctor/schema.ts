@@ -1,16 +1,15 @@
-import type { Status } from '../db/migrator.ts';
+import type { Standing } from '../migrator/preflight.ts';
 import { type Check, type Finding, failed, Skip } from './check.ts';
 import type { Patient } from './patient.ts';
 
 /** What of the schema is missing or not as this release has it. */
-const judgeSchema = ({ version, latest, pending, problems }: Status): Finding => {
+const judgeSchema = ({ version, latest, pending, ahead, problems }: Standing): Finding => {
   const missing = pending.map(({ version: number, name }) => `${number} ${name}`).join(', ');
+  const serves = problems.length === 0 ? ', and can serve that of a later release' : '';
   return {
-    seen: `version ${version}, this release needs ${latest}`,
+    seen: `version ${version}, this release ${ahead ? `knows up to ${latest}${serves}` : `needs ${latest}`}`,
     faults: [
-      ...problems.map((problem) =>
-        failed(problem, 'start the release that made it, or bring back the files as they were applied'),
-      ),
+      ...problems.map(({ what, advice }) => failed(what, advice)),
       ...(pending.length > 0
         ? [failed(`missing: ${missing}`, 'run `jeex-persistence migrate up`; with MIGRATE=auto the service does it')]
         : []),

@@ -1,5 +1,6 @@
 import type { FragmentSqlToken } from 'slonik';
 import { z } from 'zod';
+import { prefixed } from '../db/prefixed.ts';
 import { EACH_RESULT, type Refs, read, sql, statement, write } from '../db/statement.ts';
 import { ENTRY_TYPES } from '../documents/entries.ts';
 import { VersionRow } from '../documents/version.ts';
@@ -160,10 +161,8 @@ export const endExecution = write({
     sql.fragment`end_execution(${call}, ${p.project}, ${p.id}, ${p.status}, ${p.token}, ${p.explanation})`,
 });
 
-// A version's columns keep their names, since its own schema reads them; the run's stand apart.
-const RUN = 'run_';
-const runOf = (row: object): object =>
-  Object.fromEntries(Object.keys(executionRow.shape).map((name) => [name, Reflect.get(row, RUN + name)]));
+// A version's columns keep their names; the run's stand apart.
+const run = prefixed('run_', executionRow);
 
 /** A row for each version, or one without: the run, and the version's columns as they are. */
 export const completeExecution = write({
@@ -180,16 +179,11 @@ export const completeExecution = write({
     cost_micros: 'int8',
     ...ENTRY_TYPES,
   },
-  row: z.looseObject({ id: z.string().nullable() }).transform((row) => ({
-    run: executionRow.parse(runOf(row)),
-    version: row.id === null ? null : VersionRow.parse(row),
-  })),
-  select: sql.fragment`${sql.join(
-    Object.keys(executionRow.shape).map((name) => {
-      return sql.fragment`(w.result).${sql.identifier([name])} as ${sql.identifier([RUN + name])}`;
-    }),
-    sql.fragment`, `,
-  )}, each.*`,
+  row: z.union([
+    VersionRow.extend(run.shape).transform((row) => ({ run: run.of(row), version: row })),
+    z.object({ ...run.shape, id: z.null() }).transform((row) => ({ run: run.of(row), version: null })),
+  ]),
+  select: sql.fragment`${run.columns((name) => sql.fragment`(w.result).${sql.identifier([name])}`)}, each.*`,
   join: sql.fragment`left join lateral unnest(w.versions) as each on true`,
   sql: (p, call) => sql.fragment`complete_execution(${call}, ${p.project}, ${p.id}, ${p.token}, ${p.output_type},
   ${p.output}, ${p.model}, ${p.input_tokens}, ${p.output_tokens}, ${p.cost_micros}, ${p.document_types}, ${p.contents},

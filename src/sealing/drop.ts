@@ -20,7 +20,7 @@ export interface DropOptions {
  * @throws Error when something is sealed under it, or no other key of the ring opens the database's secret
  */
 export async function dropKey({ client, ring, key, log }: DropOptions): Promise<void> {
-  await waitForLock(client, 'rotate', log);
+  await waitForLock(client, 'rotate', { log });
   const { rows } = await client.query<KeyRow>('select key_id, secret, retired from sealing_keys');
   if (rows.every(({ key_id }) => key_id !== key)) {
     throw new Error(`the database knows no key ${key}; \`jeex-persistence keys status\` shows those it knows`);

@@ -54,7 +54,7 @@ export interface Rotated extends Progress {
 export async function rotate(options: RotateOptions): Promise<Rotated> {
   const { client, url, ring, log } = options;
   const [key] = ring.ids;
-  await waitForLock(client, 'rotate', log);
+  await waitForLock(client, 'rotate', { log });
   const { secret, sealed } = await stateOf(url, ring);
   const sealing = sealingWith(ring, secret);
   const progress = { rows: 0, of: await countWaiting(client, key), bytes: 0 };

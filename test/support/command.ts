@@ -11,15 +11,20 @@ export interface Ended {
   readonly err: string;
 }
 
-/** Runs a command to its end, as an operator would. @param input what it reads from standard input */
+/**
+ * Runs a command to its end, as an operator would.
+ * @param input what it reads from standard input
+ * @param entry of another release than this one
+ */
 export const runCommand = (
   args: readonly string[],
   env: Readonly<Record<string, string>>,
   input = '',
+  entry = ENTRY,
 ): Promise<Ended> =>
   new Promise((resolve) => {
     const options = { env: { ...BASE_ENVIRONMENT, ...env }, timeout: 60_000 };
-    const child = execFile(process.execPath, [ENTRY, ...args], options, (error, out, err) =>
+    const child = execFile(process.execPath, [entry, ...args], options, (error, out, err) =>
       resolve({ code: error === null ? 0 : Number(error.code), out, err }),
     );
     // A command that does not read its input may have ended first.

@@ -105,11 +105,18 @@ const checkOrder: Check = (manifests) => {
     containersOf(pod).map(({ name, restartPolicy, args }) => [name, restartPolicy, args]),
     [
       ['pgbouncer', 'Always', undefined],
-      ['migrate', undefined, ['migrate', 'up']],
+      ['migrate', undefined, ['migrate', 'up', '--wait', '600']],
       ['service', undefined, ['serve']],
     ],
   );
   assert.ok(containerOf(manifests, 'pgbouncer').startupProbe, 'nothing would wait for PgBouncer');
+  const { progressDeadlineSeconds } = find(manifests, 'Deployment', 'jeex-persistence').spec;
+  const { args = [], terminationMessagePolicy } = containerOf(manifests, 'migrate');
+  assert.ok(
+    Number(args.at(-1)) < progressDeadlineSeconds,
+    'a rollout would have failed before it says for whom it waits',
+  );
+  assert.equal(terminationMessagePolicy, 'FallbackToLogsOnError', 'a refusal would have to be looked for in the logs');
 };
 
 /** Each program knows every variable that it is given, and the service's are complete. */

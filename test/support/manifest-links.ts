@@ -204,6 +204,8 @@ const checkNetwork: Check = (manifests) => {
     ['the service, names', service, dns, 53, true],
     ['the service, a neighbour', service, neighbour, 5432, false],
     ['PostgreSQL, the service', database, service, 50051, false],
+    ['a migration by hand, PostgreSQL', { labels: named('jeex-migrate') }, database, 5432, true],
+    ['a migration by hand, the service', { labels: named('jeex-migrate') }, service, 50051, false],
     ['backups, PostgreSQL', { labels: named('jeex-backup') }, database, 5432, !clustered],
     ['the bootstrap, PostgreSQL', { labels: named('jeex-bootstrap') }, database, 5432, clustered],
     ['the operator, an instance', operator, database, 8000, clustered],

@@ -27,6 +27,7 @@ export interface Container {
   readonly command?: readonly string[];
   readonly args?: readonly string[];
   readonly restartPolicy?: string;
+  readonly terminationMessagePolicy?: string;
   readonly env?: readonly Variable[];
   readonly ports?: readonly { readonly name: string; readonly containerPort: number }[];
   readonly startupProbe?: Probe;
@@ -81,6 +82,13 @@ export interface Pod {
   readonly volumes?: readonly Volume[];
 }
 
+/** A pod that no workload makes. */
+export interface PodObject {
+  readonly kind: 'Pod';
+  readonly metadata: { readonly name: string; readonly namespace: string; readonly labels: Labels };
+  readonly spec: Pod & { readonly restartPolicy: string };
+}
+
 interface Template {
   readonly metadata: { readonly labels: Labels };
   readonly spec: Pod;
@@ -109,6 +117,7 @@ export interface Specs {
   readonly Deployment: {
     readonly replicas?: number;
     readonly minReadySeconds: number;
+    readonly progressDeadlineSeconds: number;
     readonly strategy: { readonly rollingUpdate: { readonly maxSurge: number; readonly maxUnavailable: number } };
     readonly selector: { readonly matchLabels: Labels };
     readonly template: Template;

@@ -17,7 +17,10 @@ export interface TestServer {
 
 /** What the run's setup hands to each test file's process. */
 export interface TestCluster extends TestServer {
+  /** Migrated. */
   readonly template: string;
+  /** As `bootstrap` leaves it: what a migrator finds. */
+  readonly emptyTemplate: string;
 }
 
 export interface TestPooler {
@@ -51,12 +54,12 @@ export function testCluster(): TestCluster {
   return JSON.parse(text) as TestCluster;
 }
 
-/** A migrated database of one's own, cloned from the template; an empty one with `empty`. */
+/** A migrated database of one's own, cloned from the template; with `empty` one that no migration has run on. */
 export async function createTestDatabase(options: { empty?: boolean } = {}): Promise<TestDatabase> {
   const cluster = testCluster();
   const name = `jeex_test_${randomBytes(6).toString('hex')}`;
   await asAdmin(cluster.adminUrl, async (client) => {
-    await clone(client, name, options.empty ? 'template0' : cluster.template);
+    await clone(client, name, options.empty ? cluster.emptyTemplate : cluster.template);
     await client.query(accessStatements(name));
   });
   return databaseOn(cluster, name);

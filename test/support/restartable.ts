@@ -4,8 +4,8 @@ import { readFileSync, statSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { after } from 'node:test';
 import { loadConfig } from '../../src/config.ts';
-import { migrate } from '../../src/db/migrator.ts';
 import { provideDatabase } from '../../src/db/provide.ts';
+import { migrate } from '../../src/migrator/migrate.ts';
 
 /** A migrated database on a server of its own that a test may stop and start, always on the same port. */
 export interface Restartable {

@@ -1,8 +1,8 @@
 import { after } from 'node:test';
 import { startEmbedded } from '../../src/db/embedded.ts';
-import { migrate } from '../../src/db/migrator.ts';
 import type { Passwords } from '../../src/db/role-table.ts';
 import { bootstrap, withDatabase, withLogin } from '../../src/db/roles.ts';
+import { migrate } from '../../src/migrator/migrate.ts';
 import type { TestDatabase } from './postgres.ts';
 
 /** A PostgreSQL of one's own, empty, for tests that alter roles, which all databases of a server share. */

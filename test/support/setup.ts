@@ -1,26 +1,28 @@
 import { createHmac, randomBytes } from 'node:crypto';
 import { Client } from 'pg';
 import { startEmbedded } from '../../src/db/embedded.ts';
-import { migrate } from '../../src/db/migrator.ts';
 import { LOGINS, type Login } from '../../src/db/role-table.ts';
 import { bootstrap } from '../../src/db/roles.ts';
+import { migrate } from '../../src/migrator/migrate.ts';
 import { CLUSTER_VARIABLE, type TestCluster, type TestServer } from './postgres.ts';
 
 // One server for a whole test run: node:test loads this module in the runner, before it starts a process per file, and
 // those inherit the runner's environment.
 let server: (TestServer & { stop?: () => Promise<void> }) | undefined;
-let template: string | undefined;
+let templates: string[] = [];
 
-/** Starts or finds PostgreSQL, and migrates the template that every test database is cloned from. */
+/** Starts or finds PostgreSQL, and migrates the template that every test database is cloned from, and the bare one for empty ones. */
 export async function globalSetup(): Promise<void> {
   try {
     server = await provide();
     const { adminUrl, passwords, pooler } = server;
-    const database = `jeex_template_${randomBytes(4).toString('hex')}`;
-    const { ownerUrl } = await bootstrap(adminUrl, { database, passwords });
-    template = database;
+    const run = randomBytes(4).toString('hex');
+    const [template, emptyTemplate] = [`jeex_template_${run}`, `jeex_empty_${run}`];
+    templates = [template, emptyTemplate];
+    await bootstrap(adminUrl, { database: emptyTemplate, passwords });
+    const { ownerUrl } = await bootstrap(adminUrl, { database: template, passwords });
     await migrate(ownerUrl, { mode: 'auto' });
-    const cluster: TestCluster = { adminUrl, template, passwords, pooler };
+    const cluster: TestCluster = { adminUrl, template, emptyTemplate, passwords, pooler };
     process.env[CLUSTER_VARIABLE] = JSON.stringify(cluster);
   } catch (error) {
     await globalTeardown();
@@ -31,10 +33,10 @@ export async function globalSetup(): Promise<void> {
 /** Ends what was started; leaves nothing on a given server but the roles, which other runs may use. */
 export async function globalTeardown(): Promise<void> {
   if (server?.stop) return await server.stop();
-  if (server === undefined || template === undefined) return;
+  if (server === undefined) return;
   const client = new Client({ connectionString: server.adminUrl });
   await client.connect();
-  await client.query(`drop database if exists ${template} with (force)`);
+  for (const template of templates) await client.query(`drop database if exists ${template} with (force)`);
   await client.end();
 }
 

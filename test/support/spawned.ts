@@ -22,14 +22,21 @@ export interface Spawned {
   readonly exited: Promise<number | null>;
   /** What it has logged so far. */
   readonly log: () => string;
+  /** Asks it to end, and waits for that; again: waits. */
+  stop(): Promise<void>;
 }
 
-/** Runs the service in a process of its own, as an operator would, until it is ready. @throws Error with its log when it ends first */
-export const spawnService = async (
+/**
+ * Runs the service in a process of its own, as an operator would, until it is ready.
+ * @param entry of another release than this one
+ * @throws Error with its log when it ends first
+ */
+export const startService = async (
   env: Readonly<Record<string, string>>,
   args: readonly string[] = [],
+  entry = ENTRY,
 ): Promise<Spawned> => {
-  const child = spawn(process.execPath, [ENTRY, 'serve', '--ready-json', ...args], {
+  const child = spawn(process.execPath, [entry, 'serve', '--ready-json', ...args], {
     env: { ...BASE_ENVIRONMENT, GRPC_LISTEN: '127.0.0.1:0', HTTP_LISTEN: '127.0.0.1:0', ...env },
     stdio: ['pipe', 'pipe', 'pipe'],
   });
@@ -38,15 +45,22 @@ export const spawnService = async (
     log += chunk;
   });
   const exited = once(child, 'exit').then(([code]) => code as number | null);
-  after(async () => {
+  const stop = async () => {
     child.stdin.end();
     await exited;
-  });
+  };
   const ready = once(createInterface({ input: child.stdout }), 'line').then(([line]) => JSON.parse(line as string));
   const failed = exited.then((code) => {
     throw new Error(`the service ended with ${code} before it was ready:\n${log}`);
   });
   const { grpc, http } = (await Promise.race([ready, failed])) as { grpc: string; http: string };
   failed.catch(() => {});
-  return { grpc, http, process: child, exited, log: () => log };
+  return { grpc, http, process: child, exited, log: () => log, stop };
+};
+
+/** The same, ended with the enclosing tests. */
+export const spawnService: typeof startService = async (env, args, entry) => {
+  const spawned = await startService(env, args, entry);
+  after(spawned.stop);
+  return spawned;
 };

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { keySetOf, makeKey } from '../../auth/development.ts';
 import { loadConfig } from '../../config.ts';
-import { migrate } from '../../db/migrator.ts';
+import { migrate } from '../../migrator/migrate.ts';
 import { provideDatabase } from '../../db/provide.ts';
 import { createLog } from '../../log.ts';
 import { loadRing } from '../../sealing/ring.ts';

@@ -1,0 +1,51 @@
+/** Something that keeps migrations from running. */
+export interface Problem {
+  readonly code:
+    | 'NAME'
+    | 'EMPTY'
+    | 'GAP'
+    | 'DOUBLED'
+    | 'NO_UNDO'
+    | 'NO_DO'
+    | 'DIRECTIVE'
+    | 'CHECKSUM'
+    | 'OTHER'
+    | 'LATE'
+    | 'GONE'
+    | 'AHEAD'
+    | 'BEHIND'
+    | 'TARGET'
+    | 'POOLED'
+    | 'BACKUP'
+    | 'DRIFT';
+  /** What is wrong. */
+  readonly what: string;
+  /** What to do about it. */
+  readonly advice: string;
+}
+
+/** A problem on a line of its own and its advice below it. */
+export const describeProblem = ({ what, advice }: Problem): string => `${what}\n    ${advice}`;
+
+/** Nothing was done, and why: what was asked for cannot or should not be done to this database. */
+export class MigrationRefused extends Error {
+  readonly problems: readonly Problem[];
+
+  constructor(problems: readonly Problem[]) {
+    super(
+      `refused, and nothing was changed:\n${problems.map((problem) => `  ${describeProblem(problem)}`).join('\n')}`,
+    );
+    this.name = 'MigrationRefused';
+    this.problems = problems;
+  }
+}
+
+/** A migration failed, and nothing of it is left; the ones before it stay. */
+export class MigrationFailed extends Error {
+  override readonly name = 'MigrationFailed';
+}
+
+/** @throws MigrationRefused when there is a problem */
+export function refuse(problems: readonly Problem[]): void {
+  if (problems.length > 0) throw new MigrationRefused(problems);
+}

@@ -1,0 +1,157 @@
+import type { Action, FactBase, StableId } from '@supabase/pg-delta';
+import { escapeIdentifier } from 'pg';
+
+type Constraint = Extract<StableId, { kind: 'constraint' }>;
+type Column = Extract<StableId, { kind: 'column' }>;
+
+/** A statement of a migration, without its semicolon. */
+export interface Statement {
+  readonly sql: string;
+  /** What the comparison says of it; null: it is not the comparison's. */
+  readonly action: Action | null;
+  /** What takes it back, where the comparison does not see what it does. */
+  readonly undo?: readonly string[];
+}
+
+/** What becomes one migration. */
+export interface Step {
+  readonly run: 'transaction' | 'concurrently';
+  readonly statements: readonly Statement[];
+}
+
+/** Both ends of a comparison. */
+export interface Ends {
+  readonly from: FactBase;
+  readonly to: FactBase;
+}
+
+/**
+ * Divides what leads from one schema to the other into migrations that hold nobody up for long: what can be built beside a
+ * table in use is, and what has to read the whole of one does so when the lock that would keep others out is given back.
+ */
+export function divide(actions: readonly Action[], ends: Ends): Step[] {
+  const places = new Places(ends);
+  for (const action of actions) places.take(action);
+  return places.steps();
+}
+
+class Places {
+  /** New values of enums: nothing may use them before they are committed. */
+  readonly #values: Statement[] = [];
+  readonly #dropped: Statement[] = [];
+  readonly #main: Statement[] = [];
+  readonly #built: Statement[] = [];
+  /** What reads tables without keeping anybody out, and what needs the indexes. */
+  readonly #last: Statement[] = [];
+  /** What is not there yet when the main part is through. */
+  readonly #late = new Set<string>();
+  readonly #ends: Ends;
+
+  constructor(ends: Ends) {
+    this.#ends = ends;
+  }
+
+  steps(): Step[] {
+    const whole = (statements: readonly Statement[]): Step[] =>
+      statements.length === 0 ? [] : [{ run: 'transaction', statements }];
+    const each = (statements: readonly Statement[]): Step[] =>
+      statements.map((statement) => ({ run: 'concurrently', statements: [statement] }));
+    return [
+      ...whole(this.#values),
+      ...each(this.#dropped),
+      ...whole(this.#main),
+      ...each(this.#built),
+      ...whole(this.#last),
+    ];
+  }
+
+  take(action: Action): void {
+    const { sql } = action;
+    const made = action.produces[0];
+    const gone = action.destroys[0];
+    const column = action.consumes.find((id) => id.kind === 'column');
+    if (action.transactionality === 'commitBoundaryAfter') this.#values.push({ sql, action });
+    else if (this.#needsLate(action)) this.#takeLate(action);
+    else if (made?.kind === 'index' && this.#isInUse(this.#ends.to.get(made)?.parent)) this.#build(action, made);
+    else if (gone?.kind === 'index' && this.#canGoAlone(gone)) this.#dropped.push({ sql: concurrently(sql), action });
+    else if (made?.kind === 'constraint' && this.#isInUse(this.#ends.to.get(made)?.parent))
+      this.#constrain(action, made);
+    else if (column && / SET NOT NULL$/.test(sql)) this.#requireValue(action, column);
+    else if (/ VALIDATE CONSTRAINT /.test(sql)) this.#last.push({ sql, action });
+    else this.#main.push({ sql, action });
+  }
+
+  /** A table that is there before and after: somebody may be using it. */
+  #isInUse(id: StableId | undefined): boolean {
+    return id?.kind === 'table' && this.#ends.from.has(id) && this.#ends.to.has(id);
+  }
+
+  #needsLate(action: Action): boolean {
+    const needs = [...action.consumes, ...action.produces.flatMap((id) => this.#needsOf(id))];
+    return needs.some((id) => this.#late.has(key(id)));
+  }
+
+  #needsOf(id: StableId): StableId[] {
+    return this.#ends.to.outgoingEdges(id).map(({ to }) => to);
+  }
+
+  #takeLate(action: Action): void {
+    for (const id of action.produces) this.#late.add(key(id));
+    this.#last.push({ sql: action.sql, action });
+  }
+
+  #build(action: Action, index: StableId): void {
+    this.#late.add(key(index));
+    this.#built.push({ sql: concurrently(action.sql), action });
+  }
+
+  /** An index goes beside its table's use, unless something else has to go before it. */
+  #canGoAlone(index: StableId): boolean {
+    const { from } = this.#ends;
+    return this.#isInUse(from.get(index)?.parent) && from.incomingEdges(index).length === 0;
+  }
+
+  /** A rule for the rows to come is quickly said; that the present ones keep it is looked at later. */
+  #constrain(action: Action, constraint: StableId): void {
+    const { sql } = action;
+    const { type, validated, def } = this.#ends.to.get(constraint)?.payload ?? {};
+    const { table, name } = constraint as Constraint;
+    const parts = /^(UNIQUE|PRIMARY KEY)( NULLS NOT DISTINCT)? (\([^()]*\))( INCLUDE \([^()]*\))?( .*)?$/.exec(
+      String(def),
+    );
+    if ((type === 'c' || type === 'f') && validated === true) {
+      this.#main.push({ sql: `${sql} NOT VALID`, action });
+      this.#last.push({ sql: validate(table, name), action: null });
+    } else if (parts) {
+      const [, kind, nulls = '', columns, include = '', rest = ''] = parts;
+      const unique = `CREATE UNIQUE INDEX CONCURRENTLY ${escapeIdentifier(name)} ON ${relation(table)} ${columns}${include}${nulls}`;
+      this.#built.push({ sql: unique, action: null });
+      const using = `USING INDEX ${escapeIdentifier(name)}${rest}`;
+      this.#last.push({ sql: `${alter(table)} ADD CONSTRAINT ${escapeIdentifier(name)} ${kind} ${using}`, action });
+      this.#late.add(key(constraint));
+    } else this.#main.push({ sql, action });
+  }
+
+  /** The comparison knows that a column takes no null, and not whether that was looked at. */
+  #requireValue(action: Action, { table, name }: Column): void {
+    const constraint = `${table}_${name}_not_null`;
+    const rule = `ADD CONSTRAINT ${escapeIdentifier(constraint)} NOT NULL ${escapeIdentifier(name)} NOT VALID`;
+    const lift = `${alter(table)} ALTER COLUMN ${escapeIdentifier(name)} DROP NOT NULL`;
+    this.#main.push({ sql: `${alter(table)} ${rule}`, action });
+    this.#last.push({ sql: validate(table, constraint), action: null, undo: [lift, `${alter(table)} ${rule}`] });
+  }
+}
+
+/** An identity as text, which can be looked up. */
+export const key = (id: StableId): string => JSON.stringify(id);
+
+const relation = (table: string): string => `jeex.${escapeIdentifier(table)}`;
+
+const alter = (table: string): string => `ALTER TABLE ${relation(table)}`;
+
+const validate = (table: string, constraint: string): string =>
+  `${alter(table)} VALIDATE CONSTRAINT ${escapeIdentifier(constraint)}`;
+
+/** The same beside the use of the table. */
+export const concurrently = (sql: string): string =>
+  sql.replace(/^(CREATE (?:UNIQUE )?INDEX|DROP INDEX) (?!CONCURRENTLY)/, '$1 CONCURRENTLY ');

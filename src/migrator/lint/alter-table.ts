@@ -1,0 +1,119 @@
+import type { AlterTableCmd, AlterTableType, ObjectType } from 'libpg-query';
+import { CONTRACT, NEW_RULE, NOT_NULL, RETYPE, RIGHTS, VALIDATED } from './advice.ts';
+import { as, each, type Handlers, relationName, shown, strings } from './ast.ts';
+import { addColumn, addConstraint } from './constraints.ts';
+import type { Scope } from './scope.ts';
+
+type Command = (table: string, command: AlterTableCmd, scope: Scope) => void;
+
+/** A finding on the column that a command names, unless the file has added that column. */
+const onColumn =
+  (find: (scope: Scope, column: string) => void): Command =>
+  (table, { name = '' }, scope) => {
+    if (scope.newColumn(table, name) === undefined) find(scope, `${name} of ${shown(table)}`);
+  };
+
+const harmless: Command = () => {};
+
+const COMMANDS: { readonly [K in AlterTableType]?: Command } = {
+  AT_AddColumn: (table, { def }, scope) => addColumn(table, as('ColumnDef', def) ?? {}, scope),
+  AT_DropColumn: onColumn((scope, column) => {
+    scope.find('destructive', `drops the column ${column}`, CONTRACT);
+    scope.find('backward-incompatible', `drops the column ${column}`, CONTRACT);
+  }),
+  AT_AlterColumnType: onColumn((scope, column) => {
+    const what = `changes the type of ${column}`;
+    scope.find('destructive', `${what}, and its values with it`, RETYPE);
+    scope.find('data-dependent', what, RETYPE);
+    scope.find('backward-incompatible', what, RETYPE);
+  }),
+  AT_SetNotNull: (table, { name = '' }, scope) => {
+    if (scope.newColumn(table, name) === 'filled') return;
+    const what = `makes ${name} of ${shown(table)} not null`;
+    scope.find('data-dependent', what, NOT_NULL);
+    scope.find('backward-incompatible', what, NEW_RULE);
+  },
+  AT_ColumnDefault: (table, { name, def }, scope) => {
+    if (def === undefined)
+      scope.find('backward-incompatible', `drops the default of ${name} of ${shown(table)}`, CONTRACT);
+  },
+  AT_DropIdentity: onColumn((scope, column) =>
+    scope.find('backward-incompatible', `no longer numbers ${column}`, CONTRACT),
+  ),
+  AT_AddIdentity: (table, { name, def }, scope) => {
+    // Whoever writes a value of its own is refused.
+    if (as('Constraint', def)?.generated_when !== 'a') return;
+    scope.find('backward-incompatible', `numbers ${name} of ${shown(table)} always`, NEW_RULE);
+  },
+  AT_DropExpression: onColumn((scope, column) =>
+    scope.find('backward-incompatible', `no longer computes ${column}`, CONTRACT),
+  ),
+  AT_SetExpression: onColumn((scope, column) =>
+    scope.find('data-dependent', `computes ${column} anew in every row`, VALIDATED),
+  ),
+  AT_AddConstraint: (table, { def }, scope) => addConstraint(table, as('Constraint', def) ?? {}, scope),
+  AT_ValidateConstraint: (table, { name }, scope) =>
+    scope.find('data-dependent', `validates ${name} of ${shown(table)}`, VALIDATED),
+  AT_AlterConstraint: (table, { def }, scope) => {
+    const { conname, alterEnforceability, is_enforced: enforced } = as('ATAlterConstraint', def) ?? {};
+    if (!alterEnforceability || !enforced) return scope.leaveOpen('backward-incompatible');
+    const what = `enforces ${conname} of ${shown(table)}`;
+    scope.find('data-dependent', what, VALIDATED);
+    scope.find('backward-incompatible', what, NEW_RULE);
+  },
+  AT_AttachPartition: (table, _, scope) =>
+    scope.find('data-dependent', `attaches a partition to ${shown(table)}`, VALIDATED),
+  AT_DetachPartition: (table, _, scope) =>
+    scope.find('backward-incompatible', `detaches a partition from ${shown(table)}`, CONTRACT),
+  AT_EnableRowSecurity: (table, _, scope) =>
+    scope.find('backward-incompatible', `turns on row-level security of ${shown(table)}`, RIGHTS),
+  AT_SetUnLogged: (table, _, scope) =>
+    scope.find('destructive', `makes ${shown(table)} unlogged: a crash empties it`, 'keep it logged'),
+  AT_SetLogged: harmless,
+  AT_SetStatistics: harmless,
+  AT_SetStorage: harmless,
+  AT_SetCompression: harmless,
+  AT_SetOptions: harmless,
+  AT_ResetOptions: harmless,
+  AT_SetRelOptions: harmless,
+  AT_ResetRelOptions: harmless,
+};
+
+/** Of a composite type: callers build its values field by field, in the order it had. */
+const ATTRIBUTES: { readonly [K in AlterTableType]?: string } = {
+  AT_AddColumn: 'adds a field to',
+  AT_DropColumn: 'drops a field of',
+  AT_AlterColumnType: 'changes the type of a field of',
+};
+
+const IN_CATALOGUE: ReadonlySet<ObjectType> = new Set(['OBJECT_INDEX', 'OBJECT_SEQUENCE', 'OBJECT_VIEW']);
+
+export const ALTERS: Handlers<Scope> = {
+  AlterTableStmt: ({ relation, cmds, objtype = 'OBJECT_TABLE' }, scope) => {
+    const name = relationName(relation);
+    const isType = objtype === 'OBJECT_TYPE';
+    if (scope.isNew(isType ? 'type' : 'relation', name)) return;
+    for (const command of each('AlterTableCmd', cmds)) {
+      if (isType) alterType(name, command, scope);
+      else if (command.subtype === undefined || COMMANDS[command.subtype] === undefined) scope.leaveOpen();
+      else COMMANDS[command.subtype]?.(name, command, scope);
+    }
+    if (IN_CATALOGUE.has(objtype)) scope.leaveOpen('backward-incompatible');
+  },
+  AlterDomainStmt: ({ subtype, typeName, def }, scope) => {
+    const name = shown(strings(typeName).join('.'));
+    if (scope.isNew('type', `jeex.${name}`)) return;
+    const what = { O: `makes ${name} not null`, C: `adds a check to ${name}`, V: `validates a check of ${name}` }[
+      subtype ?? ''
+    ];
+    if (what === undefined) return scope.leaveOpen('backward-incompatible');
+    if (!as('Constraint', def)?.skip_validation) scope.find('data-dependent', what, VALIDATED);
+    if (subtype !== 'V') scope.find('backward-incompatible', what, NEW_RULE);
+  },
+};
+
+function alterType(name: string, { subtype = 'AT_AddColumn' }: AlterTableCmd, scope: Scope): void {
+  const what = `${ATTRIBUTES[subtype] ?? 'changes'} the type ${shown(name)}`;
+  if (subtype === 'AT_DropColumn') scope.find('destructive', what, CONTRACT);
+  scope.find('backward-incompatible', what, CONTRACT);
+}

@@ -1,0 +1,81 @@
+import type { Node } from 'libpg-query';
+import { missingTool } from './tools.ts';
+
+export interface Statement {
+  readonly node: Node;
+  readonly text: string;
+  /** Of its first word, from 1. */
+  readonly line: number;
+}
+
+/** What PostgreSQL's own parser does not take. */
+export class SqlSyntaxError extends Error {
+  readonly line: number;
+
+  constructor(message: string, line: number) {
+    super(message);
+    this.name = 'SqlSyntaxError';
+    this.line = line;
+  }
+}
+
+/** What a DO block runs, as far as its text tells. */
+export interface Block {
+  readonly queries: readonly string[];
+  /** It also runs what it puts together itself. */
+  readonly dynamic: boolean;
+}
+
+export interface Parser {
+  /** @throws SqlSyntaxError */
+  statements(sql: string): readonly Statement[];
+  /** @throws Error when it is not PL/pgSQL */
+  block(text: string): Block;
+}
+
+/** PostgreSQL 18's parser. @throws ToolMissing in an installation without development dependencies */
+export async function loadParser(): Promise<Parser> {
+  const library = await import('libpg-query').catch(missingTool);
+  await library.loadModule();
+  return {
+    statements: (sql) => statements(sql, library.parseSync),
+    block: (text) => block(library.parsePlPgSQLSync(text)),
+  };
+}
+
+type Parse = typeof import('libpg-query')['parseSync'];
+
+function statements(sql: string, parse: Parse): Statement[] {
+  const bytes = Buffer.from(sql);
+  return (parsed(sql, parse).stmts ?? []).flatMap(({ stmt, stmt_location: start = 0, stmt_len: length }) => {
+    if (stmt === undefined) return [];
+    const text = bytes.subarray(start, length ? start + length : bytes.length).toString();
+    return [{ node: stmt, text, line: lineAt(bytes.subarray(0, start).toString()) }];
+  });
+}
+
+function parsed(sql: string, parse: Parse) {
+  try {
+    return parse(sql);
+  } catch (error) {
+    const { cursorPosition = 0 } = (error as { sqlDetails?: { cursorPosition?: number } }).sqlDetails ?? {};
+    throw new SqlSyntaxError((error as Error).message, lineAt([...sql].slice(0, cursorPosition).join('')));
+  }
+}
+
+const lineAt = (before: string): number => before.split('\n').length;
+
+const DYNAMIC = new Set(['PLpgSQL_stmt_dynexecute', 'PLpgSQL_stmt_dynfors', 'dynquery']);
+/** How the parser marks what is a whole statement, and no expression. */
+const WHOLE = 0;
+
+function block(tree: unknown): Block {
+  if (tree === null || typeof tree !== 'object') return { queries: [], dynamic: false };
+  const parts = Object.entries(tree).map(([key, value]): Block => {
+    const inner = block(value);
+    const { query, parseMode } = key === 'PLpgSQL_expr' ? (value as { query: string; parseMode: number }) : {};
+    const queries = query !== undefined && parseMode === WHOLE ? [query] : inner.queries;
+    return { queries, dynamic: DYNAMIC.has(key) || inner.dynamic };
+  });
+  return { queries: parts.flatMap(({ queries }) => queries), dynamic: parts.some(({ dynamic }) => dynamic) };
+}

@@ -1,0 +1,183 @@
+import assert from 'node:assert/strict';
+import { suite, test } from 'node:test';
+import { Client } from 'pg';
+import { MigrationFailed } from '../src/migrator/errors.ts';
+import { down, up } from '../src/migrator/migrate.ts';
+import { ask, directoryOf, PAIR, tables, versionsOf } from './support/migrations.ts';
+import { useTestDatabase } from './support/postgres.ts';
+
+const INDEX = {
+  ...PAIR,
+  '002.do.b.sql': '-- run: concurrently\ncreate unique index concurrently a_id on a (id);',
+  '002.undo.b.sql': '-- run: concurrently\ndrop index concurrently a_id;',
+};
+
+const indexOf = async (url: string) =>
+  (
+    await ask<{ oid: number; valid: boolean }>(
+      url,
+      `select indexrelid::int as oid, indisvalid as valid from pg_index where indexrelid = to_regclass('jeex.a_id')`,
+    )
+  )[0];
+
+const progress = (url: string) => ask(url, 'select * from jeex.schemaprogress');
+
+const failed = (message: RegExp) => (error: unknown) => error instanceof MigrationFailed && message.test(error.message);
+
+suite('a concurrent index', () => {
+  test('is built and dropped', async () => {
+    const { ownerUrl } = await useTestDatabase({ empty: true });
+    const directory = directoryOf(INDEX);
+    await up(ownerUrl, { directory });
+    assert.equal((await indexOf(ownerUrl))?.valid, true);
+    await down(ownerUrl, 1, { directory });
+    assert.equal(await indexOf(ownerUrl), undefined);
+    assert.deepEqual(await progress(ownerUrl), []);
+  });
+
+  test('that cannot be built leaves nothing, and is built when the rows allow it', async () => {
+    const { ownerUrl } = await useTestDatabase({ empty: true });
+    const directory = directoryOf(INDEX);
+    await up(ownerUrl, { directory, to: 1 });
+    await ask(ownerUrl, 'insert into jeex.a values (1)');
+    await assert.rejects(up(ownerUrl, { directory }), failed(/002 b failed and left nothing: .*SQLSTATE 23505/));
+    assert.equal(await indexOf(ownerUrl), undefined);
+    assert.deepEqual(await progress(ownerUrl), []);
+    await ask(ownerUrl, 'delete from jeex.a');
+    assert.deepEqual(versionsOf(await up(ownerUrl, { directory })), [2]);
+  });
+
+  test('that was finished before a crash is written down and not built again', async () => {
+    const { ownerUrl } = await useTestDatabase({ empty: true });
+    const directory = directoryOf(INDEX);
+    await up(ownerUrl, { directory, to: 1 });
+    await ask(ownerUrl, 'create unique index a_id on jeex.a (id)');
+    const before = await indexOf(ownerUrl);
+    await ask(ownerUrl, `insert into jeex.schemaprogress values (2, 'do', '{}', now())`);
+    assert.deepEqual(versionsOf(await up(ownerUrl, { directory })), [2]);
+    assert.deepEqual(await indexOf(ownerUrl), before);
+  });
+
+  test("of somebody else's making is not touched", async () => {
+    const { ownerUrl } = await useTestDatabase({ empty: true });
+    const directory = directoryOf(INDEX);
+    await up(ownerUrl, { directory, to: 1 });
+    await ask(ownerUrl, 'create index a_id on jeex.a (id)');
+    const before = await indexOf(ownerUrl);
+    await assert.rejects(up(ownerUrl, { directory }), failed(/already exists/));
+    assert.deepEqual(await indexOf(ownerUrl), before);
+  });
+
+  const wrong: [string, string, RegExp][] = [
+    ['two statements', 'create index concurrently a_id on a (id); select 1;', /cannot insert multiple commands/],
+    ['another statement', 'create table c (id int);', /takes one `create index concurrently name/],
+  ];
+  for (const [what, sql, message] of wrong) {
+    test(`is refused with ${what}`, async () => {
+      const { ownerUrl } = await useTestDatabase({ empty: true });
+      const directory = directoryOf({ ...INDEX, '002.do.b.sql': `-- run: concurrently\n${sql}` });
+      await assert.rejects(up(ownerUrl, { directory }), failed(message));
+      assert.equal(await indexOf(ownerUrl), undefined);
+      assert.deepEqual(await progress(ownerUrl), []);
+    });
+  }
+});
+
+suite('a migration in batches', () => {
+  const FILL = {
+    '001.do.a.sql': `create table a (k uuid, n bytea, v int, done int not null default 0, primary key (k, n));
+insert into a select gen_random_uuid(), sha256(i::text::bytea), i from generate_series(1, 2500) as i;`,
+    '001.undo.a.sql': 'drop table a;',
+    '002.do.fill.sql':
+      '-- run: batches\n-- batch: a (k, n)\nupdate a set done = done + 1 / v where (k, n) between ($1, $2) and ($3, $4)',
+    '002.undo.fill.sql': '-- Nothing to undo.',
+  };
+  const STATEMENT = 'update a set done = done + 1 where (k, n) between ($1, $2) and ($3, $4)';
+  const once = { ...FILL, '002.do.fill.sql': `-- run: batches\n-- batch: a (k, n)\n${STATEMENT}` };
+
+  test('does each row once, in more than one batch', async () => {
+    const { ownerUrl } = await useTestDatabase({ empty: true });
+    const notes: string[] = [];
+    await up(ownerUrl, { directory: directoryOf(once), log: { info: (note) => notes.push(note) } });
+    assert.deepEqual(await ask(ownerUrl, 'select done, count(*)::int as n from jeex.a group by done'), [
+      { done: 1, n: 2500 },
+    ]);
+    const [, batches] = /002 fill: 2500 rows in (\d+) batches/.exec(notes.join('\n')) ?? [];
+    assert(Number(batches) > 1, notes.join('\n'));
+    assert.deepEqual(await progress(ownerUrl), []);
+  });
+
+  test('keeps what it has done when a row fails, and goes on behind it', async () => {
+    const { ownerUrl } = await useTestDatabase({ empty: true });
+    const directory = directoryOf(once);
+    await up(ownerUrl, { directory, to: 1 });
+    const [bad] = await ask<{ k: string }>(ownerUrl, 'select k::text from jeex.a order by k, n offset 1500 limit 1');
+    await ask(ownerUrl, `alter table jeex.a add constraint a_done check (k <> '${bad?.k}' or done = 0)`);
+    await assert.rejects(
+      up(ownerUrl, { directory }),
+      failed(/002 fill failed and keeps the batches it has done.*SQLSTATE 23514/),
+    );
+    const [half] = await ask<{ done: number }>(ownerUrl, 'select sum(done)::int as done from jeex.a');
+    assert(half && half.done > 0 && half.done <= 1500, `${half?.done} rows were done`);
+    await ask(ownerUrl, 'alter table jeex.a drop constraint a_done');
+    const notes: string[] = [];
+    await up(ownerUrl, { directory, log: { info: (note) => notes.push(note) } });
+    assert.match(notes.join(), new RegExp(`002 fill: goes on after ${half.done} rows`));
+    assert.deepEqual(await ask(ownerUrl, 'select distinct done from jeex.a'), [{ done: 1 }]);
+  });
+
+  test('of an empty table is one that has nothing to do', async () => {
+    const { ownerUrl } = await useTestDatabase({ empty: true });
+    const directory = directoryOf({
+      ...once,
+      '001.do.a.sql': 'create table a (k uuid, n bytea, done int, primary key (k, n));',
+    });
+    assert.deepEqual(versionsOf(await up(ownerUrl, { directory })), [1, 2]);
+  });
+
+  test('of a table that is not there says so', async () => {
+    const { ownerUrl } = await useTestDatabase({ empty: true });
+    const directory = directoryOf({ ...once, '001.do.a.sql': 'select 1;' });
+    await assert.rejects(up(ownerUrl, { directory }), failed(/there is no table a, which `batch:` names/));
+  });
+});
+
+suite('a migration whose table is in use', () => {
+  test('gives way, says who holds it, and is applied when it is free', async () => {
+    const { ownerUrl } = await useTestDatabase({ empty: true });
+    const directory = directoryOf({
+      ...PAIR,
+      '002.do.b.sql': 'create table b (id int); alter table a add column x int;',
+    });
+    await up(ownerUrl, { directory, to: 1 });
+    const user = new Client({ connectionString: ownerUrl, application_name: 'a long report' });
+    await user.connect();
+    try {
+      await user.query('begin; select from jeex.a');
+      const { promise: waiting, resolve } = Promise.withResolvers<string>();
+      const running = up(ownerUrl, { directory, log: { info: resolve } });
+      assert.match(
+        await waiting,
+        /002 b: a table that it needs is in use \(.*lock timeout; by the sessions \d+ \(a long report\)\): rolled back/,
+      );
+      assert(!(await tables(ownerUrl)).includes('b'));
+      await ask(ownerUrl, 'select from jeex.a');
+      await user.query('commit');
+      assert.deepEqual(versionsOf(await running), [2]);
+    } finally {
+      await user.end();
+    }
+  });
+});
+
+suite('a script', () => {
+  test('starts with the settings of the migrator, whatever the one before it has set', async () => {
+    const { ownerUrl } = await useTestDatabase({ empty: true });
+    const directory = directoryOf({
+      ...PAIR,
+      '001.do.a.sql': "create table a (id int); set search_path = pg_catalog; set lock_timeout = '1h';",
+    });
+    await up(ownerUrl, { directory });
+    assert.deepEqual(await tables(ownerUrl), ['a', 'b', 'schemaprogress', 'schemaversion']);
+  });
+});
