@@ -4,6 +4,7 @@ import type { DemoOptions } from './commands/demo.ts';
 import type { HealthOptions } from './commands/health.ts';
 import type { IsolationAuditOptions } from './commands/isolation-audit.ts';
 import type { MoveOptions } from './commands/migrate.ts';
+import type { VerifyOptions } from './commands/migrate-look.ts';
 import type { TokenOptions } from './commands/token.ts';
 import { EXIT } from './exit.ts';
 import { type Address, parseAddress } from './rpc/listen.ts';
@@ -108,8 +109,9 @@ function addMigrateLooks(migrate: Command): void {
   migrate
     .command('verify')
     .description('insist that the database has every migration of this release, as it was written')
+    .option('--drift', 'and that its schema is still what they made, naming each object that differs')
     .option('--json', 'as one line of JSON')
-    .action(async (options: { json?: boolean }) => {
+    .action(async (options: VerifyOptions) => {
       const { migrateVerify } = await import('./commands/migrate-look.ts');
       await migrateVerify(options);
     });

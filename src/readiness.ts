@@ -38,7 +38,10 @@ export interface Readiness {
 const unfit = ({ version, oldest }: z.infer<typeof schemaVersion.row>, known: number): string | null => {
   if (version < known) return `the schema is at ${version}, this release needs ${known}`;
   if (oldest <= known) return null;
-  return `the schema is at ${version}, which takes a release that knows migration ${oldest}; this one knows up to ${known}`;
+  return (
+    `the schema is at ${version}, and the oldest release that can serve it knows migration ${oldest}; this one knows up ` +
+    `to ${known}`
+  );
 };
 
 /**

@@ -2,8 +2,8 @@ import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
 import { describe, it } from 'node:test';
 import { compareMigrations, hitRatio } from '../src/database/database.ts';
-import { latestVersion } from '../src/migrator/files.ts';
 import { DatabaseStatus } from '../src/gen/jeex/persistence/v1/database_service_pb.js';
+import { latestVersion } from '../src/migrator/files.ts';
 import { VERSION } from '../src/version.ts';
 import { lockProject, untilBlocked } from './support/locks.ts';
 import { connectAs, useOwner, useTestDatabase } from './support/postgres.ts';
@@ -130,7 +130,8 @@ describe('the migrations', () => {
     const [first] = status.applied;
     assert.deepEqual([first?.version, first?.name], [1, 'tables']);
     assert.match(first?.checksum ?? '', /^[0-9a-f]{32}$/);
-    assert.ok(first?.applyTime);
+    assert.ok(first?.applyTime && first.duration);
+    assert.deepEqual([first.release, status.oldestRelease], [VERSION, 0]);
   });
 
   it('show what is missing and what was changed since', async () => {
@@ -144,22 +145,46 @@ describe('the migrations', () => {
     );
     const [mismatch] = status.checksumMismatches;
     assert.deepEqual([mismatch?.version, mismatch?.appliedChecksum], [2, 'other']);
-    const { name, md5, run_at } = rows[0];
-    await owner.query('insert into schemaversion (version, name, md5, run_at) values ($1, $2, $3, $4)', [
-      last,
-      name,
-      md5,
-      run_at,
+    await owner.query('insert into schemaversion select * from json_populate_record(null::schemaversion, $1)', [
+      rows[0],
     ]);
   });
 
-  it('that the release does not know are a mismatch without a file', () => {
+  it('of a later release are told as applied', async (t) => {
+    const later = latestVersion() + 1;
+    await owner.query(
+      `insert into schemaversion (version, name, md5, run_at, release, duration_ms, oldest_release)
+       values ($1, 'later', 'y', now(), '9.0.0', 1500, 3)`,
+      [later],
+    );
+    t.after(() => owner.query('delete from schemaversion where version = $1', [later]));
+    const { applied, checksumMismatches, oldestRelease } = await database.getMigrationStatus({});
+    const { version, release, duration } = applied.at(-1) ?? {};
+    assert.deepEqual([version, release, duration?.seconds, duration?.nanos], [later, '9.0.0', 1n, 500_000_000]);
+    assert.ok(checksumMismatches.every((mismatch) => mismatch.version !== later));
+    assert.equal(oldestRelease, 3);
+  });
+
+  it('of a later release are a mismatch without a file once the release cannot serve the schema', () => {
     const file = { version: 1, name: 'a', checksum: 'x' };
-    const unknown = { version: 2, name: 'b', checksum: 'y', time: 0n };
-    assert.deepEqual(compareMigrations([file], [unknown]), {
+    const later = { version: 2, name: 'b', checksum: 'y', time: 0n };
+    assert.deepEqual(compareMigrations([file], [{ ...later, oldestRelease: 1 }]), {
+      pending: [file],
+      mismatches: [],
+      oldest: 1,
+    });
+    assert.deepEqual(compareMigrations([file], [{ ...later, oldestRelease: 2 }]), {
       pending: [file],
       mismatches: [{ version: 2, name: 'b', applied: 'y', file: null }],
+      oldest: 2,
     });
+  });
+
+  it('below its newest that a release does not have are a mismatch without a file', () => {
+    const files = [1, 3].map((version) => ({ version, name: 'a', checksum: 'x' }));
+    const applied = [1, 2, 3].map((version) => ({ version, name: 'a', checksum: 'x', time: 0n, oldestRelease: null }));
+    const { mismatches } = compareMigrations(files, applied);
+    assert.deepEqual(mismatches, [{ version: 2, name: 'a', applied: 'x', file: null }]);
   });
 });
 

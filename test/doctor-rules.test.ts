@@ -5,6 +5,7 @@ import { judgeArchive } from '../src/doctor/archive.ts';
 import type { Fault } from '../src/doctor/check.ts';
 import { judgeClock } from '../src/doctor/clock.ts';
 import { poolerFaults } from '../src/doctor/pooler.ts';
+import { judgeSchema } from '../src/doctor/schema.ts';
 import { judgeTransport } from '../src/doctor/transport.ts';
 
 /** Faults by their severity, and what they say. */
@@ -33,6 +34,25 @@ describe("the database's clock", () => {
   it('is judged by the quickest answer', () => {
     const slow = { aheadMs: 5000, roundTripMs: 9000 };
     assert.match(told(judgeClock([slow, { aheadMs: 4000, roundTripMs: 2 }, slow]).faults), /4\.0 s ahead/);
+  });
+});
+
+describe('the schema', () => {
+  const standing = { version: 14, latest: 13, applied: [], pending: [], ahead: true, problems: [] };
+
+  it('of a later release is no fault as long as this one can serve it', () => {
+    const { seen, faults } = judgeSchema(standing);
+    assert.equal(seen, 'version 14, this release knows up to 13, and can serve that of a later release');
+    assert.deepEqual(faults, []);
+  });
+
+  it('of a later release that shuts this one out is a fault', () => {
+    const { seen, faults } = judgeSchema({
+      ...standing,
+      problems: [{ code: 'AHEAD', what: 'too new', advice: 'update' }],
+    });
+    assert.equal(seen, 'version 14, this release knows up to 13');
+    assert.equal(told(faults), 'failed: too new -> update');
   });
 });
 

@@ -151,9 +151,9 @@ describe('the doctor', () => {
     },
     {
       check: 'schema',
-      harm: `insert into schemaversion (version, name) values (999, 'later')`,
+      harm: `insert into schemaversion (version, name, oldest_release) values (999, 'later', 999)`,
       cure: 'delete from schemaversion where version = 999',
-      says: /^failed\nthe database is at version 999, and this release knows up to \d+: start the release/,
+      says: /^failed\nthe database is at version 999, and the oldest release that can serve it knows migration 999; .* -> start/,
       by: owner,
     },
     {

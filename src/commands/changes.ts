@@ -1,8 +1,8 @@
 import { verifyChain, type Walked } from '../changes/verify.ts';
 import { loadConfig } from '../config.ts';
-import { migrate } from '../migrator/migrate.ts';
 import { createDatabase } from '../db/pool.ts';
 import { provideDatabase } from '../db/provide.ts';
+import { migrate } from '../migrator/migrate.ts';
 import { untilInterrupted } from './interrupt.ts';
 import { tell } from './output.ts';
 import { everyTwoSeconds } from './progress.ts';

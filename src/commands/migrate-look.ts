@@ -1,10 +1,12 @@
 import { EXIT } from '../exit.ts';
 import { headerLines } from '../migrator/directives.ts';
+import { drift as readDrift } from '../migrator/drift.ts';
 import { describeProblem, type Problem, refuse } from '../migrator/errors.ts';
 import { label, type Migration, number } from '../migrator/files.ts';
 import { oldestRelease } from '../migrator/history.ts';
 import { behind, status } from '../migrator/migrate.ts';
 import type { Standing } from '../migrator/preflight.ts';
+import { looking } from '../migrator/session.ts';
 import { onDatabase } from './migrate.ts';
 import { print } from './output.ts';
 
@@ -34,19 +36,35 @@ export async function migratePlan({ json = false }: LookOptions): Promise<void> 
   });
 }
 
+export interface VerifyOptions extends LookOptions {
+  /** Compare the schema itself, too. */
+  readonly drift?: boolean | undefined;
+}
+
 /**
  * Insists that the database has what this release has, as it was written, and with `drift` that its schema is still what the
- * migrations made.
- * @throws MigrationRefused naming every difference
+ * migrations made; the exit code is 3 when something differs.
  */
-export async function migrateVerify({ json = false }: LookOptions): Promise<void> {
+export async function migrateVerify({ json = false, drift = false }: VerifyOptions): Promise<void> {
   await onDatabase('read', async ({ url }) => {
     const standing = await status(url);
-    const problems: Problem[] = [...standing.problems, ...(standing.pending.length > 0 ? [behind(standing)] : [])];
-    if (json) print(JSON.stringify({ version: standing.version, latest: standing.latest, problems }));
-    refuse(problems);
-    if (!json) print(`verified: ${where(standing)}, every migration as it was written`);
+    const behindBy = standing.pending.length > 0 ? [behind(standing)] : [];
+    const drifted = drift ? await driftOf(url) : [];
+    const problems: Problem[] = [...standing.problems, ...behindBy, ...drifted];
+    if (problems.length > 0) process.exitCode = EXIT.refused;
+    if (json) return print(JSON.stringify({ version: standing.version, latest: standing.latest, problems }));
+    for (const problem of problems) print(`problem: ${describeProblem(problem)}`);
+    if (problems.length > 0) return;
+    print(`verified: ${where(standing)}, every migration as it was written`);
+    if (drift) print('the schema is what the migrations made');
   });
+}
+
+/** A schema that cannot be compared has not been found good. */
+async function driftOf(url: string): Promise<readonly Problem[]> {
+  const found = await looking(url, (client) => readDrift(client));
+  if (found.compared) return found.problems;
+  return [{ code: 'DRIFT', what: `the schema was not compared: ${found.reason}`, advice: 'then verify again' }];
 }
 
 const asJson = (standing: Standing) => ({
@@ -85,8 +103,10 @@ const HOW = {
   batches: 'in batches, each in a transaction',
 } as const;
 
-const describeStep = (migration: Migration): string =>
-  [
-    `  ${label(migration)}  ${HOW[migration.directives.run]}`,
-    ...headerLines(migration.sql).map((line) => `      ${line.replace(/^--\s?/, '')}`),
-  ].join('\n');
+function describeStep(migration: Migration): string {
+  const { run, destructive } = migration.directives;
+  const [head = ''] = migration.sql.split('\n\n', 1);
+  const remarks = headerLines(head).map((line) => `      ${line.replace(/^--\s?/, '')}`);
+  const asks = destructive === null ? [] : ['      asks for --i-have-a-backup, or a backup of the last hour'];
+  return [`  ${label(migration)}  ${HOW[run]}`, ...remarks, ...asks].join('\n');
+}

@@ -1,8 +1,8 @@
 import type { Client } from 'pg';
 import { type Config, ConfigError, loadConfig } from '../config.ts';
 import { openClient } from '../db/connection.ts';
-import { migrate } from '../migrator/migrate.ts';
 import { type Provided, provideDatabase } from '../db/provide.ts';
+import { migrate } from '../migrator/migrate.ts';
 import { untilInterrupted } from './interrupt.ts';
 import { tell } from './output.ts';
 

@@ -7,7 +7,7 @@ import {
 import { Refusal } from '../refusal.ts';
 import type { Call } from '../rpc/call.ts';
 import type { Context } from '../rpc/context.ts';
-import { oneOr, timestamp } from '../rpc/convert.ts';
+import { duration, oneOr, timestamp } from '../rpc/convert.ts';
 import type { ServiceHandlers } from '../rpc/handlers.ts';
 import { MAX_MESSAGE_BYTES, MAX_PAGE_BYTES } from '../rpc/limits.ts';
 import { MAX_STRUCT_BYTES, MAX_STRUCT_DEPTH } from '../rpc/text.ts';
@@ -89,13 +89,15 @@ async function* watchHealth(context: Context, { health, pgbouncerPools }: About,
   }
 }
 
+const MICROS_PER_MS = 1000n;
+
 const toMigration = ({ version, name, checksum, time, release, duration_ms }: statements.MigrationRow) => ({
   version,
   name,
   checksum,
   applyTime: timestamp(time),
   release: release ?? '',
-  duration: duration_ms === null ? undefined : durationOf(duration_ms),
+  duration: duration_ms === null ? undefined : duration(duration_ms * MICROS_PER_MS),
 });
 
 export const databaseHandlers = (context: Context, about: About): ServiceHandlers<typeof DatabaseService> => {

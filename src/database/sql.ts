@@ -56,25 +56,25 @@ from (select ${p.actor} as actor) as asked, pg_stat_database d, pg_stat_archiver
 where d.datname = current_database()`,
 });
 
+const migrationRow = z.object({
+  version: z.int(),
+  name: z.string(),
+  checksum: z.string(),
+  time: z.bigint(),
+  release: z.string().nullable(),
+  duration_ms: z.bigint().nullable(),
+  oldestRelease: z.int().nullable(),
+});
+export type MigrationRow = z.infer<typeof migrationRow>;
+
 export const migrations = statement({
   name: 'database.migrations',
   params: { actor: 'uuid?' },
-  row: z.union([
-    z.object({
-      version: z.int(),
-      name: z.string(),
-      checksum: z.string(),
-      time: z.bigint(),
-      release: z.string().nullable(),
-      duration_ms: z.number().nullable(),
-      oldestRelease: z.int().nullable(),
-    }),
-    z.object({ version: z.null() }),
-  ]),
+  row: z.union([migrationRow, z.object({ version: z.null() })]),
   // By way of JSON, since a migrator of an earlier release made the table without these columns.
   sql: (p) => sql.fragment`
 select ${verdict}, s.version::integer as version, s.name, s.md5 as checksum, s.run_at as time,
-  to_jsonb(s) ->> 'release' as release, (to_jsonb(s) ->> 'duration_ms')::double precision as duration_ms,
+  to_jsonb(s) ->> 'release' as release, (to_jsonb(s) ->> 'duration_ms')::bigint as duration_ms,
   (to_jsonb(s) ->> 'oldest_release')::integer as "oldestRelease"
 from (select ${p.actor} as actor) as asked left join schemaversion s on s.version > 0
 order by s.version`,

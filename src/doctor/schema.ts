@@ -3,7 +3,7 @@ import { type Check, type Finding, failed, Skip } from './check.ts';
 import type { Patient } from './patient.ts';
 
 /** What of the schema is missing or not as this release has it. */
-const judgeSchema = ({ version, latest, pending, ahead, problems }: Standing): Finding => {
+export const judgeSchema = ({ version, latest, pending, ahead, problems }: Standing): Finding => {
   const missing = pending.map(({ version: number, name }) => `${number} ${name}`).join(', ');
   const serves = problems.length === 0 ? ', and can serve that of a later release' : '';
   return {

@@ -1,8 +1,8 @@
 import type { Action, FactBase, StableId } from '@supabase/pg-delta';
 import { escapeIdentifier } from 'pg';
 
-type Constraint = Extract<StableId, { kind: 'constraint' }>;
-type Column = Extract<StableId, { kind: 'column' }>;
+/** What belongs to a table: a column, a constraint. */
+type Part = Extract<StableId, { readonly table: string; readonly name: string }>;
 
 /** A statement of a migration, without its semicolon. */
 export interface Statement {
@@ -28,9 +28,10 @@ export interface Ends {
 /**
  * Divides what leads from one schema to the other into migrations that hold nobody up for long: what can be built beside a
  * table in use is, and what has to read the whole of one does so when the lock that would keep others out is given back.
+ * @param first what the comparison already takes for done
  */
-export function divide(actions: readonly Action[], ends: Ends): Step[] {
-  const places = new Places(ends);
+export function divide(actions: readonly Action[], ends: Ends, first: readonly Statement[] = []): Step[] {
+  const places = new Places(ends, first);
   for (const action of actions) places.take(action);
   return places.steps();
 }
@@ -39,7 +40,7 @@ class Places {
   /** New values of enums: nothing may use them before they are committed. */
   readonly #values: Statement[] = [];
   readonly #dropped: Statement[] = [];
-  readonly #main: Statement[] = [];
+  readonly #main: Statement[];
   readonly #built: Statement[] = [];
   /** What reads tables without keeping anybody out, and what needs the indexes. */
   readonly #last: Statement[] = [];
@@ -47,8 +48,9 @@ class Places {
   readonly #late = new Set<string>();
   readonly #ends: Ends;
 
-  constructor(ends: Ends) {
+  constructor(ends: Ends, first: readonly Statement[]) {
     this.#ends = ends;
+    this.#main = [...first];
   }
 
   steps(): Step[] {
@@ -66,19 +68,22 @@ class Places {
   }
 
   take(action: Action): void {
-    const { sql } = action;
-    const made = action.produces[0];
-    const gone = action.destroys[0];
-    const column = action.consumes.find((id) => id.kind === 'column');
+    const { sql, produces, destroys, consumes } = action;
+    const [made] = produces;
+    const [gone] = destroys;
+    const column = consumes.find((id) => id.kind === 'column');
     if (action.transactionality === 'commitBoundaryAfter') this.#values.push({ sql, action });
     else if (this.#needsLate(action)) this.#takeLate(action);
-    else if (made?.kind === 'index' && this.#isInUse(this.#ends.to.get(made)?.parent)) this.#build(action, made);
+    else if (made?.kind === 'index' && this.#isInUse(this.#tableOf(made))) this.#build(action, made);
+    else if (made?.kind === 'constraint' && this.#isInUse(this.#tableOf(made))) this.#constrain(action, made);
     else if (gone?.kind === 'index' && this.#canGoAlone(gone)) this.#dropped.push({ sql: concurrently(sql), action });
-    else if (made?.kind === 'constraint' && this.#isInUse(this.#ends.to.get(made)?.parent))
-      this.#constrain(action, made);
-    else if (column && / SET NOT NULL$/.test(sql)) this.#requireValue(action, column);
+    else if (column?.kind === 'column' && / SET NOT NULL$/.test(sql)) this.#requireValue(action, column);
     else if (/ VALIDATE CONSTRAINT /.test(sql)) this.#last.push({ sql, action });
     else this.#main.push({ sql, action });
+  }
+
+  #tableOf(made: StableId): StableId | undefined {
+    return this.#ends.to.get(made)?.parent;
   }
 
   /** A table that is there before and after: somebody may be using it. */
@@ -112,10 +117,10 @@ class Places {
   }
 
   /** A rule for the rows to come is quickly said; that the present ones keep it is looked at later. */
-  #constrain(action: Action, constraint: StableId): void {
+  #constrain(action: Action, constraint: Part): void {
     const { sql } = action;
     const { type, validated, def } = this.#ends.to.get(constraint)?.payload ?? {};
-    const { table, name } = constraint as Constraint;
+    const { table, name } = constraint;
     const parts = /^(UNIQUE|PRIMARY KEY)( NULLS NOT DISTINCT)? (\([^()]*\))( INCLUDE \([^()]*\))?( .*)?$/.exec(
       String(def),
     );
@@ -133,7 +138,7 @@ class Places {
   }
 
   /** The comparison knows that a column takes no null, and not whether that was looked at. */
-  #requireValue(action: Action, { table, name }: Column): void {
+  #requireValue(action: Action, { table, name }: Part): void {
     const constraint = `${table}_${name}_not_null`;
     const rule = `ADD CONSTRAINT ${escapeIdentifier(constraint)} NOT NULL ${escapeIdentifier(name)} NOT VALID`;
     const lift = `${alter(table)} ALTER COLUMN ${escapeIdentifier(name)} DROP NOT NULL`;

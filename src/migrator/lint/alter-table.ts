@@ -1,6 +1,6 @@
 import type { AlterTableCmd, AlterTableType, ObjectType } from 'libpg-query';
 import { CONTRACT, NEW_RULE, NOT_NULL, RETYPE, RIGHTS, VALIDATED } from './advice.ts';
-import { as, each, type Handlers, relationName, shown, strings } from './ast.ts';
+import { as, each, type Handlers, qualified, relationName, shown, strings } from './ast.ts';
 import { addColumn, addConstraint } from './constraints.ts';
 import type { Scope } from './scope.ts';
 
@@ -101,8 +101,9 @@ export const ALTERS: Handlers<Scope> = {
     if (IN_CATALOGUE.has(objtype)) scope.leaveOpen('backward-incompatible');
   },
   AlterDomainStmt: ({ subtype, typeName, def }, scope) => {
-    const name = shown(strings(typeName).join('.'));
-    if (scope.isNew('type', `jeex.${name}`)) return;
+    const type = qualified(strings(typeName));
+    const name = shown(type);
+    if (scope.isNew('type', type)) return;
     const what = { O: `makes ${name} not null`, C: `adds a check to ${name}`, V: `validates a check of ${name}` }[
       subtype ?? ''
     ];

@@ -567,6 +567,20 @@ export declare type Migration = Message<"jeex.persistence.v1.Migration"> & {
    * @generated from field: google.protobuf.Timestamp apply_time = 4;
    */
   applyTime?: Timestamp | undefined;
+
+  /**
+   * The version of the release that applied it; empty while pending, and where a release before 0.3.0 applied it.
+   *
+   * @generated from field: string release = 5;
+   */
+  release: string;
+
+  /**
+   * How long that took; absent where release is empty.
+   *
+   * @generated from field: google.protobuf.Duration duration = 6;
+   */
+  duration?: Duration | undefined;
 };
 
 /**
@@ -576,7 +590,8 @@ export declare type Migration = Message<"jeex.persistence.v1.Migration"> & {
 export declare const MigrationSchema: GenMessage<Migration>;
 
 /**
- * A migration whose file is not the one that was applied.
+ * A migration whose file is not the one that was applied. Those of a later release, whose files this one cannot have, are
+ * none as long as it can serve the schema.
  *
  * @generated from message jeex.persistence.v1.ChecksumMismatch
  */
@@ -744,6 +759,14 @@ export declare type GetMigrationStatusResponse = Message<"jeex.persistence.v1.Ge
    * @generated from field: repeated jeex.persistence.v1.ChecksumMismatch checksum_mismatches = 3;
    */
   checksumMismatches: ChecksumMismatch[];
+
+  /**
+   * The newest migration that a release must know to serve the schema: the oldest release that can serve it knows no later
+   * one. 0 = any release can.
+   *
+   * @generated from field: int32 oldest_release = 4;
+   */
+  oldestRelease: number;
 };
 
 /**

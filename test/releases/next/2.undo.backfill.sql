@@ -1,0 +1,1 @@
+-- Nothing: the column goes with the migration that made it.
