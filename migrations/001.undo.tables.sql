@@ -1,3 +1,4 @@
+-- destructive: everything the service has stored
 drop table purges, requests, changes, exports, document_versions, execution_counts, execution_payloads, agent_executions,
   documents, document_bodies, project_members, projects, users;
 drop function count_moved_executions, count_new_executions, count_members, refuse_language_change,

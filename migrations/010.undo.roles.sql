@@ -1,3 +1,4 @@
+-- lint-ignore: dynamic-sql: takes jeex_readonly and jeex_backup out of the policies and rights of every tenant table
 set local role jeex_system;
 revoke execute on function compact_changes from jeex_owner;
 reset role;

@@ -1,3 +1,4 @@
+-- destructive: the secret of stored replies and page tokens, and profile_mac, which `keys rotate` makes anew
 drop function create_user, update_user, create_executions;
 
 create or replace function begin_user_write(c call, target uuid, out verdict text, out reply jsonb, out old users)

@@ -1,3 +1,4 @@
+-- destructive: the ledger of who was erased, unless `erasures list` has kept it elsewhere
 drop function delete_user, record_login, list_users, get_user, user_by_email, users_by_id, lock_live_user, erase_user, lock_user;
 
 create function record_login(c call, target uuid, out verdict text, out detail jsonb, out result users)

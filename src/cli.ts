@@ -115,6 +115,15 @@ function addMigrateLooks(migrate: Command): void {
       const { migrateVerify } = await import('./commands/migrate-look.ts');
       await migrateVerify(options);
     });
+  migrate
+    .command('lint')
+    .description('say what migrations block, lose or break, where their files do not answer for it; for development')
+    .argument('[files...]', 'some of a directory; without any, those of this release')
+    .option('--json', 'as one line of JSON')
+    .action(async (files: string[], options: { json?: boolean }) => {
+      const { migrateLint } = await import('./commands/migrate-lint.ts');
+      await migrateLint(files, options);
+    });
 }
 
 function addChanges(program: Command): void {

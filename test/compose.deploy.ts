@@ -122,6 +122,12 @@ suite('the composed stack, from a clean checkout', { skip: NO_DOCKER }, async ()
       assert.deepEqual([by(name).State.Status, by(name).State.ExitCode], ['exited', 0]);
   });
 
+  test('runs any command of the migrator as the owner, besides the one of each start', async () => {
+    const migrate = (...args: string[]) => compose('run', '--rm', '--no-deps', '-T', 'migrate', 'migrate', ...args);
+    assert.match(output(await migrate('plan')), /nothing to do$/m);
+    assert.match(output(await migrate('up', '--i-have-a-backup')), /^nothing to do: at \d+$/m);
+  });
+
   test('plays the demo, and the doctor finds it well', async () => {
     assert.match(output(await compose('run', '--rm', '--no-deps', '-T', 'demo')), /^All \d+ facts hold/m);
     assert.match(output(await compose('run', '--rm', '--no-deps', '-T', 'doctor')), /^WELL: .* 0 failed/m);

@@ -42,7 +42,7 @@ describe('the schema', () => {
 
   it('of a later release is no fault as long as this one can serve it', () => {
     const { seen, faults } = judgeSchema(standing);
-    assert.equal(seen, 'version 14, this release knows up to 13, and can serve that of a later release');
+    assert.equal(seen, 'version 14, of a later release; this one knows up to 13, and can serve it');
     assert.deepEqual(faults, []);
   });
 
@@ -51,7 +51,7 @@ describe('the schema', () => {
       ...standing,
       problems: [{ code: 'AHEAD', what: 'too new', advice: 'update' }],
     });
-    assert.equal(seen, 'version 14, this release knows up to 13');
+    assert.equal(seen, 'version 14, of a later release; this one knows up to 13');
     assert.equal(told(faults), 'failed: too new -> update');
   });
 });

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { writeFileSync } from 'node:fs';
 import { after, before, describe, it } from 'node:test';
 import { Client, type ClientConfig } from 'pg';
+import { requireBackup } from '../src/migrator/backup.ts';
 import { ask, type Container, makeNetwork, makeSecrets, type Secrets, startContainer } from './support/container.ts';
 import { must } from './support/docker.ts';
 import { NO_DOCKER } from './support/stack.ts';
@@ -129,6 +130,26 @@ describe('the images of PostgreSQL and PgBouncer', { skip: NO_DOCKER }, () => {
     for (const [name, expected] of Object.entries(settings)) assert.match(found[name], expected, name);
     const locale = await ask(postgres, "select datlocprovider, datlocale from pg_database where datname = 'jeex'");
     assert.equal(locale, 'b|C.UTF-8');
+  });
+
+  it('keep it on record when a base backup has ended, which the migrator asks for before data is lost', async () => {
+    const owner = new Client({ host: '127.0.0.1', database: 'jeex', ...(await to(postgres, 'owner')) });
+    await owner.connect();
+    const asked = () =>
+      requireBackup(owner, {
+        destructive: [{ version: 1, name: 'a', reason: 'b' }],
+        haveBackup: false,
+        embedded: false,
+      });
+    try {
+      await owner.query('create table jeex.something as select 1 as n');
+      await assert.rejects(asked(), /no record of a base backup/);
+      await query(await to(postgres, 'backup'), `select pg_backup_start('test', true); select pg_backup_stop()`);
+      await asked();
+      await owner.query('drop table jeex.something');
+    } finally {
+      await owner.end();
+    }
   });
 
   it('put on record what is read around the service, without its content', async () => {

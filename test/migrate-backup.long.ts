@@ -50,7 +50,7 @@ suite('a base backup', async () => {
   const records = () => readdirSync(wal).filter((name) => name.endsWith('.backup'));
 
   test('that never ended is none', async () => {
-    await assert.rejects(requireBackup(owner, GUARD), /no record of a base backup;?/);
+    await assert.rejects(requireBackup(owner, GUARD), /no record of a base backup/);
   });
 
   test('lets a destructive migration run for an hour from its end', async () => {

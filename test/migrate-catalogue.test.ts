@@ -116,10 +116,7 @@ const TAMPERINGS: readonly [what: string, sql: string, named: readonly string[]]
   [
     'drops a procedure',
     'drop procedure nothing',
-    [
-      '-grant on procedure jeex.nothing() to jeex_owner',
-      '-procedure jeex.nothing()',
-    ],
+    ['-grant on procedure jeex.nothing() to jeex_owner', '-procedure jeex.nothing()'],
   ],
   [
     'grants a table',
@@ -261,7 +258,7 @@ suite('two catalogues of one schema are the same', async () => {
 
   test('whatever the session says about how things are written', async () => {
     await owner.query(`create table moments (at timestamptz default '2026-01-02 03:04+05', span interval default '1 day 2 hours',
-      data bytea default '\\x00ff', half float8 default 0.1, "Odd Name" text)`);
+      data bytea default '\\x00ff', third float8 default float8 '0.30000000000000004', "Odd Name" text)`);
     const session = new Client({ connectionString: db.ownerUrl });
     await session.connect();
     after(() => session.end());
@@ -290,7 +287,9 @@ suite('two catalogues of one schema are the same', async () => {
   });
 
   test('whoever granted a right', async () => {
-    await owner.query('create table shared (); grant select on shared to jeex_backup with grant option; grant select on shared to jeex_app');
+    await owner.query(
+      'create table shared (); grant select on shared to jeex_backup with grant option; grant select on shared to jeex_app',
+    );
     const regrant = 'set role jeex_backup; grant select on shared to jeex_app; reset role';
     assert.deepEqual(await afterwards(regrant), []);
   });

@@ -2,10 +2,11 @@ import assert from 'node:assert/strict';
 import { after, describe, it } from 'node:test';
 import { z } from 'zod';
 import { openClient } from '../src/db/connection.ts';
-import { migrate } from '../src/migrator/migrate.ts';
 import { createDatabase } from '../src/db/pool.ts';
 import { current } from '../src/db/prepared.ts';
 import { sql, statement } from '../src/db/statement.ts';
+import { MigrationRefused } from '../src/migrator/errors.ts';
+import { down, migrate, up } from '../src/migrator/migrate.ts';
 import { getProject } from '../src/projects/sql.ts';
 import { startPooled } from './support/pooled.ts';
 import { connectAs, databaseOn, useOwner } from './support/postgres.ts';
@@ -131,5 +132,20 @@ describe('prepared statements through PgBouncer', { skip: NO_DOCKER }, async () 
       over = true;
     }
     assert.deepEqual(errors, []);
+  });
+});
+
+describe('a migrator before PgBouncer', { skip: NO_DOCKER }, async () => {
+  const pooled = await startPooled();
+  after(pooled.stop);
+  const db = databaseOn(pooled, 'jeex');
+  await migrate(db.ownerUrl, { mode: 'auto' });
+
+  it('is refused whatever changes something, and may look', async () => {
+    const pooledOnly = (error: unknown) =>
+      error instanceof MigrationRefused && error.problems.every(({ code }) => code === 'POOLED');
+    await assert.rejects(up(db.appUrl), pooledOnly);
+    await assert.rejects(down(db.appUrl, 0), pooledOnly);
+    assert.deepEqual((await migrate(db.appUrl, { mode: 'check' })).steps, []);
   });
 });

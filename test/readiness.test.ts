@@ -15,26 +15,22 @@ const db = await useTestDatabase();
 const owner = await useOwner(db);
 
 /** Watches the database as a release that knows migrations up to a version, until the work has ended. */
-const watched = async (
+const watched = async <T>(
   requiredVersion: number,
-  work: (health: { ready: boolean }, said: string[]) => Promise<void>,
-) => {
+  work: (health: { ready: boolean }, said: string[]) => Promise<T>,
+): Promise<T> => {
   const health = createHealth([]);
   const said: string[] = [];
   const log = createLog('info', { write: (line) => void said.push(line) });
   const readiness = await watchReadiness({ url: db.appUrl, requiredVersion, health, log });
   try {
-    await work(health, said);
+    return await work(health, said);
   } finally {
     await readiness.stop();
   }
 };
 
-const readyAs = async (requiredVersion: number): Promise<boolean> => {
-  let ready = false;
-  await watched(requiredVersion, async (health) => void ({ ready } = health));
-  return ready;
-};
+const readyAs = (requiredVersion: number): Promise<boolean> => watched(requiredVersion, async ({ ready }) => ready);
 
 describe('a service is ready', () => {
   it('on the schema it needs, and not before', async () => {

@@ -23,16 +23,13 @@ for (const file of readdirSync(SOURCE, { recursive: true, encoding: 'utf8' }).fi
 }
 const statements = [...registry.values()];
 
-/** What the schema of a row takes for granted, and no table says: the migrator alone writes its own, always whole rows. */
-const ASSUMED = new Set(['name', 'checksum', 'time'].map((name) => `database.migrations: ${nullable(name)}`));
-
-function nullable(column: string): string {
-  return `${column} can be null, which its schema does not take`;
-}
+const nullable = (column: string): string => `${column} can be null, which its schema does not take`;
 const type = (column: string, name: string): string => `${column} is ${name}, which its schema does not take`;
 
-const db = await useTestDatabase();
+/** What a row schema takes for granted, and no table says: the migrator alone writes its own, always whole rows. */
+const ASSUMED = new Set(['name', 'checksum', 'time'].map((name) => `database.migrations: ${nullable(name)}`));
 
+const db = await useTestDatabase();
 const app = await connectAs(db.urlAs('app'));
 const owner = await useOwner(db);
 

@@ -5,9 +5,11 @@ import type { Patient } from './patient.ts';
 /** What of the schema is missing or not as this release has it. */
 export const judgeSchema = ({ version, latest, pending, ahead, problems }: Standing): Finding => {
   const missing = pending.map(({ version: number, name }) => `${number} ${name}`).join(', ');
-  const serves = problems.length === 0 ? ', and can serve that of a later release' : '';
+  const serves = problems.length === 0 ? ', and can serve it' : '';
   return {
-    seen: `version ${version}, this release ${ahead ? `knows up to ${latest}${serves}` : `needs ${latest}`}`,
+    seen: ahead
+      ? `version ${version}, of a later release; this one knows up to ${latest}${serves}`
+      : `version ${version}, this release needs ${latest}`,
     faults: [
       ...problems.map(({ what, advice }) => failed(what, advice)),
       ...(pending.length > 0

@@ -21,9 +21,7 @@ export interface BackupGuard {
 }
 
 /** When the last base backup ended by the server's own record, or why that is not known. */
-type LastBackup =
-  | { readonly finishedAt: Date; readonly now: Date }
-  | { readonly unknown: string; readonly mend: string };
+type LastBackup = { readonly finishedAt: Date; readonly now: Date } | { readonly unknown: string };
 
 const FRESH_MINUTES = 60;
 const MINUTE = 60_000;
@@ -43,11 +41,9 @@ export async function requireBackup(client: Client, guard: BackupGuard): Promise
     {
       code: 'BACKUP',
       what: `data would be lost in ${lost}, and ${describe(last)}`,
-      advice: [
-        `make a base backup and run this again within ${FRESH_MINUTES} minutes of its end`,
-        ...('mend' in last ? [last.mend] : []),
-        'or, with a backup that you know to restore, run `jeex-persistence migrate up` (or `down`) with --i-have-a-backup',
-      ].join('; '),
+      advice:
+        `make a base backup and run this again within ${FRESH_MINUTES} minutes of its end; or, with a backup that you know ` +
+        'to restore, run `jeex-persistence migrate up --i-have-a-backup` (`migrate down` has it too)',
     },
   ]);
 }
@@ -93,16 +89,14 @@ async function lastBackup(client: Client): Promise<LastBackup> {
 }
 
 const FORBIDDEN = {
-  unknown: 'jeex_owner may not see when the last base backup ended',
-  mend: 'for that, run `jeex-persistence bootstrap` as a superuser, or `grant execute on function pg_ls_waldir to jeex_owner`',
+  unknown:
+    'jeex_owner may not see when the last base backup ended (a superuser runs `jeex-persistence bootstrap`, or ' +
+    '`grant execute on function pg_ls_waldir to jeex_owner`)',
 };
-const NO_ARCHIVE = {
-  unknown: 'PostgreSQL keeps no record of base backups, since archive_mode is off',
-  mend: 'its end is on record once archive_mode is on',
-};
+const NO_ARCHIVE = { unknown: 'PostgreSQL keeps no record of base backups while archive_mode is off' };
 const NO_RECORD = {
-  unknown: 'PostgreSQL has no record of a base backup',
-  mend: 'one that was taken from a standby, or before a failover, leaves none here',
+  unknown:
+    'PostgreSQL has no record of a base backup (one from a standby, or from before a failover, leaves none here)',
 };
 
 const describe = (last: LastBackup): string =>

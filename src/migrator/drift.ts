@@ -15,13 +15,13 @@ import { CATALOGUE_FILE, MIGRATIONS } from './files.ts';
 import { readHistory } from './history.ts';
 
 /** What the migrations up to a version make. */
-export interface ExpectedCatalogue {
+interface ExpectedCatalogue {
   readonly version: number;
   readonly catalogue: Catalogue;
 }
 
 /** An object of a live database that is not what the migrations make. */
-export interface DriftProblem extends Problem, Pick<Difference, 'identity' | 'kind'> {
+interface DriftProblem extends Problem, Pick<Difference, 'identity' | 'kind'> {
   readonly code: 'DRIFT';
 }
 

@@ -40,14 +40,14 @@ function tooNew(applied: readonly Applied[], latest: number): Problem[] {
   const oldest = oldestRelease(applied);
   if (oldest <= latest) return [];
   const { release } = applied.find((row) => row.version === oldest) ?? {};
-  const serving = release ? `${release} or later` : `one that has migration ${number(oldest)}`;
+  const serving = release ? `release ${release} or later` : `a release that has migration ${number(oldest)}`;
   return [
     {
       code: 'AHEAD',
       what:
         `the database is at version ${applied.at(-1)?.version}, and the oldest release that can serve it knows migration ` +
         `${number(oldest)}; this one knows up to ${number(latest)}`,
-      advice: `start release ${serving}, or let the release that migrated it run \`migrate down --to ${latest}\``,
+      advice: `start ${serving}, or let the release that migrated it run \`migrate down --to ${latest}\``,
     },
   ];
 }

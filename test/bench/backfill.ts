@@ -26,8 +26,8 @@ const { values: options } = parseArgs({
     documents: { type: 'string', default: '10000' },
     kib: { type: 'string', default: '105' },
     projects: { type: 'string', default: '400' },
-    readers: { type: 'string', default: '4' },
-    writers: { type: 'string', default: '2' },
+    /** Of each kind. */
+    callers: { type: 'string', default: '2' },
     /** How long callers are watched before the migrations, in seconds. */
     before: { type: 'string', default: '20' },
     json: { type: 'boolean', default: false },
@@ -130,7 +130,9 @@ const load = async (url: string, actor: string): Promise<string[]> => {
   return rows.map(({ id }) => id);
 };
 
-type Kind = 'GetVersion' | 'AppendVersion';
+/** Who appends what is stored already meets its row, which a batch may be about to change. */
+const KINDS = ['GetVersion', 'AppendVersion', 'AppendVersion, content that is there'] as const;
+type Kind = (typeof KINDS)[number];
 interface Call {
   readonly kind: Kind;
   /** By the monotonic clock. */
@@ -145,29 +147,39 @@ const startCallers = (address: string, actor: string, projects: readonly string[
   const documents = clientOf(DocumentService, channel);
   const any = (numbers: number): number => Math.floor(Math.random() * numbers);
   const project = (): { projectId: string } => ({ projectId: projects[any(projects.length)] ?? '' });
-  const send: Record<Kind, () => Promise<unknown>> = {
-    GetVersion: () =>
-      documents.getVersion({ ...project(), documentType: 'idea', version: 1 + any(VERSIONS) }, { actor }),
-    AppendVersion: () =>
-      documents.appendVersion({ ...project(), documentType: 'notes', content: `# ${Math.random()}` }, { actor }),
+  const read = (of: { projectId: string }) =>
+    documents.getVersion({ ...of, documentType: 'idea', version: 1 + any(VERSIONS) }, { actor });
+  const append = (to: { projectId: string }, content: string) =>
+    documents.appendVersion({ ...to, documentType: 'notes', content }, { actor });
+  /** What makes the next call ready to be sent, and timed. */
+  const next: Record<Kind, () => Promise<() => Promise<unknown>>> = {
+    GetVersion: async () => () => read(project()),
+    AppendVersion: async () => () => append(project(), `# ${Math.random()}`),
+    'AppendVersion, content that is there': async () => {
+      const one = project();
+      const { version } = await read(one);
+      return () => append(one, version?.content ?? '');
+    },
   };
   const calls: Call[] = [];
   let going = true;
   const call = async (kind: Kind) => {
     while (going) {
-      const began = performance.now();
-      const failure = await send[kind]().then(
-        () => null,
-        (error: unknown) => String(error),
-      );
+      let began = performance.now();
+      const failure = await next[kind]()
+        .then((send) => {
+          began = performance.now();
+          return send();
+        })
+        .then(
+          () => null,
+          (error: unknown) => String(error),
+        );
       calls.push({ kind, began, took: performance.now() - began, failure });
       await sleep(PAUSE_MS);
     }
   };
-  const callers = [
-    ...Array.from({ length: Number(options.readers) }, () => call('GetVersion')),
-    ...Array.from({ length: Number(options.writers) }, () => call('AppendVersion')),
-  ];
+  const callers = KINDS.flatMap((kind) => Array.from({ length: Number(options.callers) }, () => call(kind)));
   return {
     calls,
     stop: async () => {
@@ -278,7 +290,6 @@ const measure = async (folder: string, address: string, { migrationUrl, adminUrl
   const { rows, bytes } = await check(migrationUrl);
   const statement = await statementOf(adminUrl ?? '');
   const [expand] = steps;
-  const kinds: readonly Kind[] = ['GetVersion', 'AppendVersion'];
   return {
     gibibytes: bytes / 2 ** 30,
     rows,
@@ -291,7 +302,7 @@ const measure = async (folder: string, address: string, { migrationUrl, adminUrl
     longestTransactionMs: sampler.longest.transactionMs,
     longestBlockedMs: sampler.longest.blockedMs,
     blockedBy: sampler.longest.blockedBy,
-    calls: kinds.map((kind) => ({
+    calls: KINDS.map((kind) => ({
       kind,
       before: latencies(callers.calls, kind, watched, started),
       during: latencies(callers.calls, kind, started, ended),

@@ -1,5 +1,5 @@
 import { execFile } from 'node:child_process';
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { promisify } from 'node:util';
 import { gzipSync } from 'node:zlib';
@@ -33,12 +33,13 @@ const run = promisify(execFile);
 
 const main = async (checkout: string): Promise<void> => {
   const { version } = JSON.parse(readFileSync(join(checkout, 'package.json'), 'utf8')) as { version: string };
+  const folder = join(import.meta.dirname, version);
+  if (existsSync(folder)) throw new Error(`${folder} is there: what a release left behind is made once`);
   const { adminUrl, stop } = await startEmbedded({ dataDir: '', ephemeral: true, log: { info: () => {} } });
   try {
     const answers = await play(join(checkout, 'src/jeex-persistence.js'), adminUrl);
     const dump = await dumped(withDatabase(adminUrl, DATABASE));
-    const folder = join(import.meta.dirname, version);
-    mkdirSync(folder, { recursive: true });
+    mkdirSync(folder);
     const lines = answers.map((answer) => `${JSON.stringify(answer)}\n`).join('');
     writeFileSync(join(folder, 'answers.jsonl.gz'), gzipSync(lines, { level: 9 }));
     writeFileSync(join(folder, 'data.sql.gz'), gzipSync(dump, { level: 9 }));

@@ -22,7 +22,8 @@ export const nextNumber = (place: number): number => latestVersion() + place;
 export const useNextRelease = (migrations: number): string => {
   const folder = mkdtempSync(join(tmpdir(), 'jeex-next-'));
   after(() => rmSync(folder, { recursive: true }));
-  for (const each of ['src', 'migrations', 'package.json']) cpSync(join(ROOT, each), join(folder, each), { recursive: true });
+  for (const each of ['src', 'migrations', 'package.json'])
+    cpSync(join(ROOT, each), join(folder, each), { recursive: true });
   symlinkSync(join(ROOT, 'node_modules'), join(folder, 'node_modules'));
   const edit = (file: string, change: (text: string) => string) =>
     writeFileSync(join(folder, file), change(readFileSync(join(folder, file), 'utf8')));
@@ -31,7 +32,9 @@ export const useNextRelease = (migrations: number): string => {
   for (const file of readdirSync(NEXT)) {
     const [, place, rest] = /^(\d)(\..+\.sql)$/.exec(file) ?? [];
     if (place === undefined || Number(place) > migrations) continue;
-    const script = readFileSync(join(NEXT, file), 'utf8').replace(/\{(\d)\}/g, (_, at) => number(nextNumber(Number(at))));
+    const script = readFileSync(join(NEXT, file), 'utf8').replace(/\{(\d)\}/g, (_, at) =>
+      number(nextNumber(Number(at))),
+    );
     writeFileSync(join(folder, 'migrations', `${number(nextNumber(Number(place)))}${rest}`), script);
   }
   return join(folder, 'src/jeex-persistence.js');

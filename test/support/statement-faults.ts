@@ -82,8 +82,9 @@ const fits = (schema: ZodType, oid: number, typeName: string): boolean => {
   const samples = samplesOf(oid, typeName);
   const { values } = schema._zod;
   if (values?.has(null) && values.size === 1) return true;
-  if (values !== undefined)
+  if (values !== undefined) {
     return [...values].every((value) => samples.every((sample) => typeof value === typeof sample));
+  }
   return isJson ? samples.some((sample) => takes(schema, sample)) : samples.every((sample) => takes(schema, sample));
 };
 
@@ -124,27 +125,41 @@ export const statementFaults = async (client: Client, catalogue: Catalogue, stat
 const columnFaults = (catalogue: Catalogue, { text, row }: Checked, columns: readonly FieldDef[]): string[] => {
   const shapes = shapesOf(row);
   const called = [...text.matchAll(/\b([a-z_]+)\(/g)].flatMap(([, name = '']) => catalogue.answered.get(name) ?? []);
-  const read = new Set(shapes.flatMap((shape) => Object.keys(shape)));
-  const missing = [...read].filter((name) => columns.every((column) => column.name !== name));
+  const originOf = ({ name, dataTypeID, tableID, columnID }: FieldDef): Attribute | undefined =>
+    tableID === 0
+      ? called.find((one) => one.name === name && one.type === dataTypeID)
+      : catalogue.columns.get(`${tableID}/${columnID}`);
+  const answered = new Set(columns.map(({ name }) => name));
+  const missing = new Set(shapes.flatMap((shape) => Object.keys(shape)).filter((name) => !answered.has(name)));
   return [
-    ...missing.map((name) => `${name} is read and not answered`),
+    ...[...missing].map((name) => `${name} is read and not answered`),
     ...columns.flatMap((column) => {
-      const { name, dataTypeID: oid, tableID, columnID } = column;
-      const origin =
-        tableID === 0
-          ? called.find((one) => one.name === name && one.type === oid)
-          : catalogue.columns.get(`${tableID}/${columnID}`);
-      // A function's row is answered whole.
-      if (!read.has(name))
-        return OWN.has(name) || (tableID === 0 && origin) ? [] : [`${name} is answered and not read`];
-      const typeName = catalogue.typeName(oid);
-      const schemas = shapes.flatMap((shape) => shape[name] ?? []);
-      if (!schemas.every((schema) => fits(schema, oid, typeName)))
-        return [`${name} is ${typeName}, which its schema does not take`];
-      const nullable = origin?.notNull === false && !schemas.every((schema) => takes(schema, null));
-      return nullable ? [`${name} can be null, which its schema does not take`] : [];
+      const schemas = shapes.flatMap((shape) => shape[column.name] ?? []);
+      return columnFault(catalogue, column, originOf(column), schemas) ?? [];
     }),
   ];
+};
+
+/** What does not fit between a column and the schemas that read it, one or another. */
+const columnFault = (
+  { typeName }: Catalogue,
+  { name, dataTypeID, tableID }: FieldDef,
+  origin: Attribute | undefined,
+  schemas: readonly ZodType[],
+): string | null => {
+  if (schemas.length === 0) {
+    // A function's row is answered whole.
+    const isKnown = OWN.has(name) || (tableID === 0 && origin !== undefined);
+    return isKnown ? null : `${name} is answered and not read`;
+  }
+  const type = typeName(dataTypeID);
+  if (!schemas.every((schema) => fits(schema, dataTypeID, type)))
+    return `${name} is ${type}, which its schema does not take`;
+  // Of what a join may leave out nothing is known here: that shows in the row as a whole.
+  const canBeNull = origin !== undefined && !origin.notNull;
+  return canBeNull && !schemas.every((schema) => takes(schema, null))
+    ? `${name} can be null, which its schema does not take`
+    : null;
 };
 
 /** PostgreSQL converts between them by itself where nothing is lost, and refuses elsewhere. */
@@ -183,15 +198,9 @@ const parameterFaults = async (
  */
 const wantedType = async (client: Client, text: string, index: number, type: string): Promise<number | null> => {
   const param = `$${index + 1}`;
+  const untyped = text.replaceAll(`${param}::${type}`, () => param);
   try {
-    return (
-      (
-        await describeStatement(
-          client,
-          text.replaceAll(`${param}::${type}`, () => param),
-        )
-      ).params[index] ?? null
-    );
+    return (await describeStatement(client, untyped)).params[index] ?? null;
   } catch (error) {
     if (error instanceof DatabaseError) return null;
     throw error;

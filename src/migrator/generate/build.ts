@@ -1,12 +1,15 @@
 import type { Action, FactBase } from '@supabase/pg-delta';
+import type { Client } from 'pg';
 import { planBetween, readFacts } from './compare.ts';
+import { readDetails, settleDetails } from './details.ts';
 import type { Libraries } from './libraries.ts';
-import type { Renaming } from './renames.ts';
+import { type Renaming, renamedIndexes } from './renames.ts';
 import { asOwner, takenBack } from './rights.ts';
 import { type Effects, runAll, takeStep } from './run.ts';
 import { connected, type Scratch, type ScratchDatabase } from './scratch.ts';
 import { concurrently, divide, type Statement, type Step } from './steps.ts';
-import type { Writer } from './write.ts';
+import { summarise } from './summary.ts';
+import type { Wording, Writer } from './write.ts';
 
 /** A migration before it has a number: its statements both ways, without semicolons. */
 export interface Draft {
@@ -14,6 +17,8 @@ export interface Draft {
   readonly statements: readonly string[];
   readonly undo: readonly string[];
   readonly effects: Effects;
+  /** What it does, in words. */
+  readonly summary: readonly string[];
 }
 
 /** What it takes to build migrations. */
@@ -37,25 +42,35 @@ export interface Place {
  */
 export async function build(
   start: Place,
-  goal: FactBase,
+  goal: Place,
   renamings: readonly Renaming[],
-  word: Writer['plain' | 'declared'],
+  word: Wording,
   workshop: Workshop,
 ): Promise<Draft[]> {
-  const renames = renamings.map(({ sql }) => ({ sql, action: null }));
+  const renames = renamings.map(({ sql }) => plain(sql));
   const renamed = await after(start, renames, workshop);
-  const { first, actions, from } = await lead(renamed, goal, workshop);
-  const steps = divide(actions, { from, to: goal }, [...renames, ...first]);
+  const { first, actions, from } = await lead(renamed, goal.facts, workshop);
+  const steps = divide(actions, { from, to: goal.facts }, [...renames, ...first]);
   const database = await workshop.scratch.copy(start.database);
+  const details = await connected(goal.database.url, readDetails);
   const drafts: Draft[] = [];
   let before = start;
   for (const step of steps) {
-    const statements = asOwner(step.statements, { from, to: goal }).map(word);
-    const effects = await takeStep(database, step.run, statements);
+    const said = asOwner(step.statements, { from, to: goal.facts }).map(word);
+    const finish = async (client: Client) => (step.settles ? await settleDetails(client, details) : []);
+    const { effects, rest } = await takeStep(database, step.run, said, finish);
+    const statements = [...said, ...rest.map(plain).map(workshop.writer.plain)];
+    if (statements.length === 0) continue;
     const reached = await look(await workshop.scratch.copy(database), workshop);
     const own = step.statements.some(({ sql }) => renames[0]?.sql === sql) ? renamings : [];
     const undo = await wayBack(reached, before, own, step, workshop);
-    drafts.push({ run: step.run, statements, effects, undo: undo.map((statement) => workshop.writer.plain(statement)) });
+    drafts.push({
+      run: step.run,
+      statements,
+      undo: undo.map((statement) => workshop.writer.plain(statement)),
+      effects,
+      summary: summarise(step.statements),
+    });
     before = reached;
   }
   return drafts;
@@ -69,7 +84,11 @@ async function wayBack(
   step: Step,
   workshop: Workshop,
 ): Promise<Statement[]> {
-  const renamed = await after(to, renamings, workshop);
+  const renamed = await after(
+    to,
+    renamings.map(({ sql }) => plain(sql)),
+    workshop,
+  );
   const { first, actions, from: begun } = await lead(from, renamed.facts, workshop);
   const unseen = step.statements.flatMap(({ undo = [] }) => undo.map(plain));
   const found = actions.map((action) => ({
@@ -77,7 +96,15 @@ async function wayBack(
     action,
   }));
   const back = asOwner([...first, ...unseen, ...found], { from: begun, to: renamed.facts });
-  return [...back, ...renamings.toReversed().map(({ undo }) => plain(undo))];
+  if (step.run === 'concurrently') return back;
+  const details = await connected(renamed.database.url, readDetails);
+  const { rest } = await takeStep(
+    await workshop.scratch.copy(from.database),
+    step.run,
+    back.map(({ sql }) => sql),
+    (client) => settleDetails(client, details),
+  );
+  return [...back, ...rest.map(plain), ...renamings.toReversed().map(({ undo }) => plain(undo))];
 }
 
 /** What leads from a place to a schema, and what of it the comparison could not begin without. */
@@ -87,7 +114,7 @@ async function lead(
   workshop: Workshop,
 ): Promise<{ first: readonly Statement[]; actions: readonly Action[]; from: FactBase }> {
   const actions = planBetween(place.facts, goal, workshop.libraries);
-  const first = takenBack(actions, place.facts).map(plain);
+  const first = [...takenBack(actions, place.facts), ...renamedIndexes(actions, place.facts, goal)].map(plain);
   if (first.length === 0) return { first, actions, from: place.facts };
   const { facts: from } = await after(place, first, workshop);
   return { first, actions: planBetween(from, goal, workshop.libraries), from };
@@ -97,7 +124,12 @@ async function lead(
 async function after(place: Place, statements: readonly Statement[], workshop: Workshop): Promise<Place> {
   if (statements.length === 0) return place;
   const database = await workshop.scratch.copy(place.database);
-  await connected(database.url, (client) => runAll(client, statements.map(({ sql }) => sql)));
+  await connected(database.url, (client) =>
+    runAll(
+      client,
+      statements.map(({ sql }) => sql),
+    ),
+  );
   return await look(database, workshop);
 }
 

@@ -2,6 +2,7 @@ import type { Action, Diagnostic, FactBase, Plan, StableId } from '@supabase/pg-
 import { Pool } from 'pg';
 import { MIGRATOR_TABLES } from '../history.ts';
 import type { Libraries } from './libraries.ts';
+import { alterPolicies } from './policies.ts';
 import { connected, type ScratchDatabase } from './scratch.ts';
 
 /** A schema as the comparison sees it. */
@@ -39,9 +40,8 @@ const RENAMED_BY_CONTENT = new Set(['constraint', 'index']);
 export function planBetween(from: FactBase, to: FactBase, { delta }: Libraries): readonly Action[] {
   const found = delta.plan(from, to, { renames: 'prompt', acceptRenames: [] });
   const acceptRenames = harmlessRenames(found);
-  return acceptRenames.length === 0
-    ? found.actions
-    : delta.plan(from, to, { renames: 'prompt', acceptRenames }).actions;
+  const { actions } = acceptRenames.length === 0 ? found : delta.plan(from, to, { renames: 'prompt', acceptRenames });
+  return alterPolicies(actions, from, to);
 }
 
 const harmlessRenames = ({ renameCandidates }: Plan): { from: StableId; to: StableId }[] =>

@@ -8,6 +8,8 @@ interface Piece {
   readonly text: string;
 }
 
+/** What says where in the text something stands. */
+const PLACE = /(^|_)(location|start|end|len)$/;
 const WIDTH = 120;
 const PLAIN = /^[a-z_][a-z0-9_]*$/;
 const WORD = /^[A-Za-z_][A-Za-z0-9_$]*$/;
@@ -80,7 +82,7 @@ export class Formatter {
   /** The parsed statement, without where things stand in it and without the schema that is searched anyway. */
   #meaning(sql: string): string {
     const neutral = (key: string, value: unknown): unknown => {
-      if (key === 'location' || key === 'schemaname' || key === 'stmt_len') return undefined;
+      if (key === 'schemaname' || PLACE.test(key)) return undefined;
       return Array.isArray(value) ? value.filter((item) => item?.String?.sval !== 'jeex') : value;
     };
     return JSON.stringify(this.#postgres.parseSync(sql), neutral);

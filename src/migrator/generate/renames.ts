@@ -1,4 +1,4 @@
-import type { FactBase, StableId } from '@supabase/pg-delta';
+import type { Action, FactBase, StableId } from '@supabase/pg-delta';
 import { escapeIdentifier } from 'pg';
 import { type Declared, DeclaredError, type Rename } from './declared.ts';
 
@@ -44,3 +44,21 @@ const renameTable = (from: string, to: string): string =>
 
 const renameColumn = (of: string, from: string, to: string): string =>
   `ALTER TABLE jeex.${escapeIdentifier(of)} RENAME COLUMN ${escapeIdentifier(from)} TO ${escapeIdentifier(to)}`;
+
+const INDEX = /^(CREATE (?:UNIQUE )?INDEX) (?:"[^"]+"|\S+) (ON .*)$/s;
+
+/** An index that only has another name: building it again would be for nothing. @returns how to rename each */
+export function renamedIndexes(actions: readonly Action[], from: FactBase, to: FactBase): string[] {
+  const definition = (id: StableId, base: FactBase) =>
+    INDEX.exec(String(base.get(id)?.payload.def))
+      ?.slice(1)
+      .join(' ');
+  const ids = (of: 'destroys' | 'produces') =>
+    actions.flatMap((action) => action[of]).filter(({ kind }) => kind === 'index');
+  const made = new Map(ids('produces').map((id) => [definition(id, to), id]));
+  return ids('destroys').flatMap((id) => {
+    const now = made.get(definition(id, from));
+    if (now === undefined || !('name' in now && 'name' in id) || now.name === id.name) return [];
+    return [`ALTER INDEX jeex.${escapeIdentifier(id.name)} RENAME TO ${escapeIdentifier(now.name)}`];
+  });
+}

@@ -1,4 +1,5 @@
 import type { Action, FactBase, StableId } from '@supabase/pg-delta';
+import { narrowRight } from './grants.ts';
 import { type Ends, key, type Statement } from './steps.ts';
 
 /** Who runs migrations. */
@@ -14,7 +15,9 @@ const EVERY_RIGHT =
  */
 export function asOwner(statements: readonly Statement[], ends: Ends): Statement[] {
   const made = new Set(statements.flatMap(({ action }) => action?.produces ?? []).map(key));
-  const said = statements.filter((statement) => !goesWithoutSaying(statement, statements, made, ends.to));
+  const said = statements
+    .filter((statement) => !goesWithoutSaying(statement, statements, made, ends.to))
+    .flatMap((statement) => narrowRight(statement, ends, made) ?? []);
   const handed = said.filter(({ sql }) => GIVEN.test(sql));
   const kept = said.filter(({ sql }) => !GIVEN.test(sql));
   const names = kept.map(({ sql, action }) => (/^DROP /.test(sql) ? OWNER : nameFor(action, made, ends.from)));
@@ -72,7 +75,7 @@ function nameFor(action: Action | null, made: ReadonlySet<string>, from: FactBas
   return routine === undefined || made.has(key(routine)) || !from.has(routine) ? OWNER : ownerOf(routine, from);
 }
 
-/** That jeex_owner owns what it makes, and that an owner has every right on it. */
+/** That jeex_owner owns what it makes, and that an owner has every right on it, and that who had no right keeps none. */
 function goesWithoutSaying(
   { sql, action }: Statement,
   statements: readonly Statement[],

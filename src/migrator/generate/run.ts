@@ -3,14 +3,14 @@ import { connected, type ScratchDatabase } from './scratch.ts';
 import type { Step } from './steps.ts';
 
 /** The modes of locks that keep somebody else out, the strictest first. */
-export const MODES = [
+const MODES = [
   'AccessExclusiveLock',
   'ExclusiveLock',
   'ShareRowExclusiveLock',
   'ShareLock',
   'ShareUpdateExclusiveLock',
 ] as const;
-type Mode = (typeof MODES)[number];
+export type Mode = (typeof MODES)[number];
 
 /** What a step does to the tables that were there before it, found out by taking it. */
 export interface Effects {
@@ -20,19 +20,31 @@ export interface Effects {
   readonly rewritten: readonly string[];
 }
 
-/** Takes a step as the migrator would. @throws Error naming the statement that PostgreSQL refuses */
-export const takeStep = (database: ScratchDatabase, run: Step['run'], statements: readonly string[]): Promise<Effects> =>
+/**
+ * Takes a step as the migrator would.
+ * @param finish what is still to do at its end, found out there; part of the step
+ * @returns what it does, and the statements that were still to do
+ * @throws Error naming the statement that PostgreSQL refuses
+ */
+export const takeStep = (
+  database: ScratchDatabase,
+  run: Step['run'],
+  statements: readonly string[],
+  finish: (client: Client) => Promise<readonly string[]> = async () => [],
+): Promise<{ effects: Effects; rest: readonly string[] }> =>
   connected(database.url, async (client) => {
     if (run === 'concurrently') {
       await runAll(client, statements);
-      return { locked: new Map(), rewritten: [] };
+      return { effects: { locked: new Map(), rewritten: [] }, rest: [] };
     }
     await client.query('begin');
     const before = await readTables(client);
     await runAll(client, statements);
+    const rest = await finish(client);
+    await runAll(client, rest);
     const effects = { locked: await readLocks(client, before), rewritten: await findRewritten(client, before) };
     await client.query('commit');
-    return effects;
+    return { effects, rest };
   });
 
 /** Runs statements one after the other. @throws Error naming the one that PostgreSQL refuses */
@@ -63,7 +75,9 @@ async function readTables(client: Client): Promise<Tables> {
 
 async function findRewritten(client: Client, before: Tables): Promise<string[]> {
   const after = await readTables(client);
-  return [...before].filter(([oid, { file }]) => after.has(oid) && after.get(oid)?.file !== file).map(([, { name }]) => name);
+  return [...before]
+    .filter(([oid, { file }]) => after.has(oid) && after.get(oid)?.file !== file)
+    .map(([, { name }]) => name);
 }
 
 async function readLocks(client: Client, before: Tables): Promise<Effects['locked']> {
@@ -75,6 +89,15 @@ async function readLocks(client: Client, before: Tables): Promise<Effects['locke
     const held = new Set(rows.filter((row) => row.oid === oid).map(({ mode }) => mode));
     return { name, mode: MODES.find((mode) => held.has(mode)) };
   });
-  const locked = MODES.map((mode) => [mode, modes.filter((one) => one.mode === mode).map(({ name }) => name).sort()] as const);
+  const locked = MODES.map(
+    (mode) =>
+      [
+        mode,
+        modes
+          .filter((one) => one.mode === mode)
+          .map(({ name }) => name)
+          .sort(),
+      ] as const,
+  );
   return new Map(locked.filter(([, names]) => names.length > 0));
 }

@@ -17,6 +17,8 @@ export interface Statement {
 export interface Step {
   readonly run: 'transaction' | 'concurrently';
   readonly statements: readonly Statement[];
+  /** At its end everything is there of which details may have to be settled. */
+  readonly settles: boolean;
 }
 
 /** Both ends of a comparison. */
@@ -42,7 +44,9 @@ class Places {
   readonly #dropped: Statement[] = [];
   readonly #main: Statement[];
   readonly #built: Statement[] = [];
-  /** What reads tables without keeping anybody out, and what needs the indexes. */
+  /** What reads whole tables without keeping anybody out. */
+  readonly #validated: Statement[] = [];
+  /** What needs the indexes. */
   readonly #last: Statement[] = [];
   /** What is not there yet when the main part is through. */
   readonly #late = new Set<string>();
@@ -53,32 +57,38 @@ class Places {
     this.#main = [...first];
   }
 
+  /** Some may turn out to have nothing to do. */
   steps(): Step[] {
-    const whole = (statements: readonly Statement[]): Step[] =>
-      statements.length === 0 ? [] : [{ run: 'transaction', statements }];
-    const each = (statements: readonly Statement[]): Step[] =>
-      statements.map((statement) => ({ run: 'concurrently', statements: [statement] }));
+    const whole = (statements: readonly Statement[], settles: boolean): Step => ({
+      run: 'transaction',
+      statements,
+      settles,
+    });
+    const single = (statement: Statement): Step => ({ run: 'concurrently', statements: [statement], settles: false });
     return [
-      ...whole(this.#values),
-      ...each(this.#dropped),
-      ...whole(this.#main),
-      ...each(this.#built),
-      ...whole(this.#last),
+      whole(this.#values, false),
+      ...this.#dropped.map(single),
+      whole(this.#main, true),
+      ...this.#built.map(single),
+      whole(this.#validated, false),
+      whole(this.#last, true),
     ];
   }
 
   take(action: Action): void {
     const { sql, produces, destroys, consumes } = action;
+    const adds = !/ RENAME /.test(sql);
     const [made] = produces;
     const [gone] = destroys;
     const column = consumes.find((id) => id.kind === 'column');
     if (action.transactionality === 'commitBoundaryAfter') this.#values.push({ sql, action });
     else if (this.#needsLate(action)) this.#takeLate(action);
-    else if (made?.kind === 'index' && this.#isInUse(this.#tableOf(made))) this.#build(action, made);
-    else if (made?.kind === 'constraint' && this.#isInUse(this.#tableOf(made))) this.#constrain(action, made);
-    else if (gone?.kind === 'index' && this.#canGoAlone(gone)) this.#dropped.push({ sql: concurrently(sql), action });
+    else if (made?.kind === 'index' && adds && this.#isInUse(this.#tableOf(made))) this.#build(action, made);
+    else if (made?.kind === 'constraint' && adds && this.#isInUse(this.#tableOf(made))) this.#constrain(action, made);
+    else if (gone?.kind === 'index' && adds && this.#canGoAlone(gone))
+      this.#dropped.push({ sql: concurrently(sql), action });
     else if (column?.kind === 'column' && / SET NOT NULL$/.test(sql)) this.#requireValue(action, column);
-    else if (/ VALIDATE CONSTRAINT /.test(sql)) this.#last.push({ sql, action });
+    else if (/ VALIDATE CONSTRAINT /.test(sql)) this.#validated.push({ sql, action });
     else this.#main.push({ sql, action });
   }
 
@@ -126,7 +136,7 @@ class Places {
     );
     if ((type === 'c' || type === 'f') && validated === true) {
       this.#main.push({ sql: `${sql} NOT VALID`, action });
-      this.#last.push({ sql: validate(table, name), action: null });
+      this.#validated.push({ sql: validate(table, name), action: null });
     } else if (parts) {
       const [, kind, nulls = '', columns, include = '', rest = ''] = parts;
       const unique = `CREATE UNIQUE INDEX CONCURRENTLY ${escapeIdentifier(name)} ON ${relation(table)} ${columns}${include}${nulls}`;
@@ -143,7 +153,7 @@ class Places {
     const rule = `ADD CONSTRAINT ${escapeIdentifier(constraint)} NOT NULL ${escapeIdentifier(name)} NOT VALID`;
     const lift = `${alter(table)} ALTER COLUMN ${escapeIdentifier(name)} DROP NOT NULL`;
     this.#main.push({ sql: `${alter(table)} ${rule}`, action });
-    this.#last.push({ sql: validate(table, constraint), action: null, undo: [lift, `${alter(table)} ${rule}`] });
+    this.#validated.push({ sql: validate(table, constraint), action: null, undo: [lift, `${alter(table)} ${rule}`] });
   }
 }
 

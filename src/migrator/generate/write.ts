@@ -6,25 +6,28 @@ import type { Statement } from './steps.ts';
 
 const FUNCTION = /^create\s+(or\s+replace\s+)?(?=function|procedure)/i;
 
-/** Words statements as a migration has them. */
+/** How a statement stands in a migration, without its semicolon. */
+export type Wording = (statement: Statement) => string;
+
 export interface Writer {
-  /** A function is worded as it is declared, byte for byte, if there is one of its name. */
-  declared(statement: Statement): string;
-  plain(statement: Statement): string;
+  /** A function is worded as it is declared, byte for byte, where only one has its name. */
+  readonly declared: Wording;
+  readonly plain: Wording;
 }
 
 /** @param database any with the server's own names in it */
 export async function makeWriter(declared: Declared, database: ScratchDatabase, libraries: Libraries): Promise<Writer> {
   const formatter = new Formatter(libraries.postgres, await builtInNames(database));
   const functions = declaredFunctions(declared);
-  const plain = ({ sql }: Statement) => formatter.format(sql);
+  const plain: Wording = ({ sql }) => formatter.format(sql);
   return {
     plain,
     declared: (statement) => {
       const { sql, action } = statement;
       const made = action?.produces.find(({ kind }) => kind === 'function' || kind === 'procedure');
       const id = made ?? action?.consumes.find(({ kind }) => kind === 'function' || kind === 'procedure');
-      const [text, ...others] = (id !== undefined && 'name' in id && FUNCTION.test(sql) && functions.get(id.name)) || [];
+      const [text, ...others] =
+        (id !== undefined && 'name' in id && FUNCTION.test(sql) && functions.get(id.name)) || [];
       if (text === undefined || others.length > 0) return plain(statement);
       return text.replace(FUNCTION, made ? 'create ' : 'create or replace ');
     },

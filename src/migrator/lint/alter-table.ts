@@ -1,4 +1,4 @@
-import type { AlterTableCmd, AlterTableType, ObjectType } from 'libpg-query';
+import type { AlterTableCmd, AlterTableType } from 'libpg-query';
 import { CONTRACT, NEW_RULE, NOT_NULL, RETYPE, RIGHTS, VALIDATED } from './advice.ts';
 import { as, each, type Handlers, qualified, relationName, shown, strings } from './ast.ts';
 import { addColumn, addConstraint } from './constraints.ts';
@@ -34,8 +34,8 @@ const COMMANDS: { readonly [K in AlterTableType]?: Command } = {
     scope.find('backward-incompatible', what, NEW_RULE);
   },
   AT_ColumnDefault: (table, { name, def }, scope) => {
-    if (def === undefined)
-      scope.find('backward-incompatible', `drops the default of ${name} of ${shown(table)}`, CONTRACT);
+    if (def !== undefined) return;
+    scope.find('backward-incompatible', `drops the default of ${name} of ${shown(table)}`, CONTRACT);
   },
   AT_DropIdentity: onColumn((scope, column) =>
     scope.find('backward-incompatible', `no longer numbers ${column}`, CONTRACT),
@@ -86,7 +86,12 @@ const ATTRIBUTES: { readonly [K in AlterTableType]?: string } = {
   AT_AlterColumnType: 'changes the type of a field of',
 };
 
-const IN_CATALOGUE: ReadonlySet<ObjectType> = new Set(['OBJECT_INDEX', 'OBJECT_SEQUENCE', 'OBJECT_VIEW']);
+/** By PostgreSQL's letters for them. */
+const DOMAIN_CHANGES: Readonly<Record<string, (name: string) => string>> = {
+  O: (name) => `makes ${name} not null`,
+  C: (name) => `adds a check to ${name}`,
+  V: (name) => `validates a check of ${name}`,
+};
 
 export const ALTERS: Handlers<Scope> = {
   AlterTableStmt: ({ relation, cmds, objtype = 'OBJECT_TABLE' }, scope) => {
@@ -98,15 +103,11 @@ export const ALTERS: Handlers<Scope> = {
       else if (command.subtype === undefined || COMMANDS[command.subtype] === undefined) scope.leaveOpen();
       else COMMANDS[command.subtype]?.(name, command, scope);
     }
-    if (IN_CATALOGUE.has(objtype)) scope.leaveOpen('backward-incompatible');
   },
   AlterDomainStmt: ({ subtype, typeName, def }, scope) => {
     const type = qualified(strings(typeName));
-    const name = shown(type);
     if (scope.isNew('type', type)) return;
-    const what = { O: `makes ${name} not null`, C: `adds a check to ${name}`, V: `validates a check of ${name}` }[
-      subtype ?? ''
-    ];
+    const what = DOMAIN_CHANGES[subtype ?? '']?.(shown(type));
     if (what === undefined) return scope.leaveOpen('backward-incompatible');
     if (!as('Constraint', def)?.skip_validation) scope.find('data-dependent', what, VALIDATED);
     if (subtype !== 'V') scope.find('backward-incompatible', what, NEW_RULE);

@@ -67,14 +67,14 @@ function judgeOne(node: Node, scope: Scope): void {
   else handle(body, scope);
 }
 
-/** The statements of a DO block are judged as if they stood in the file. */
+/** The statements of a DO block are judged as if they stood in the file; what its expressions call, nobody knows. */
 function judgeBlock(block: DoStmt, text: string, scope: Scope, parser: Parser): void {
+  scope.leaveOpen();
   const read = readBlock(block, text, parser);
   for (const query of read?.queries ?? []) {
     for (const { node } of parser.statements(query)) judgeOne(node, scope);
   }
   if (read !== null && !read.dynamic) return;
-  scope.leaveOpen();
   scope.find('dynamic-sql', 'runs statements in a DO block that are put together at run time', SPELL_OUT);
 }
 

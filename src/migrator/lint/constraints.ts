@@ -29,9 +29,7 @@ const RULES: { readonly [K in ConstrType]?: Rule } = {
   CONSTR_UNIQUE: {
     called: 'unique constraint',
     advice: BUILD_APART,
-    // The index it takes over has been answered for where it was made.
-    fits: (constraint, contents) =>
-      constraint.indexname !== undefined || (allEmpty(contents) && !constraint.nulls_not_distinct),
+    fits: (constraint, contents) => allEmpty(contents) && !constraint.nulls_not_distinct,
   },
   CONSTR_PRIMARY: { called: 'primary key', advice: BUILD_APART, fits: () => false },
   CONSTR_EXCLUSION: {
@@ -50,9 +48,10 @@ const asksForNull = ({ raw_expr: expression }: Constraint): boolean =>
 export function addConstraint(table: string, constraint: Constraint, scope: Scope): void {
   const rule = RULES[constraint.contype ?? 'CONSTR_NULL'];
   if (rule === undefined || !isEnforced(constraint)) return;
-  const columns = columnsOf(constraint);
-  const contents = columns.map((column) => scope.newColumn(table, column));
-  if (columns.length + (constraint.indexname === undefined ? 0 : 1) > 0 && rule.fits(constraint, contents)) return;
+  // An index that it takes over has been answered for where it was made.
+  if (constraint.contype === 'CONSTR_UNIQUE' && constraint.indexname !== undefined) return;
+  const contents = columnsOf(constraint).map((column) => scope.newColumn(table, column));
+  if (contents.length > 0 && rule.fits(constraint, contents)) return;
   const named = constraint.conname === undefined ? '' : ` ${constraint.conname}`;
   const what = `adds the ${rule.called}${named} to ${shown(table)}`;
   if (!constraint.skip_validation) scope.find('data-dependent', what, rule.advice);

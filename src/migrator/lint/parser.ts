@@ -20,7 +20,7 @@ export class SqlSyntaxError extends Error {
 }
 
 /** What a DO block runs, as far as its text tells. */
-export interface Block {
+interface Block {
   readonly queries: readonly string[];
   /** It also runs what it puts together itself. */
   readonly dynamic: boolean;
@@ -46,6 +46,7 @@ export async function loadParser(): Promise<Parser> {
 type Parse = typeof import('libpg-query')['parseSync'];
 
 function statements(sql: string, parse: Parse): Statement[] {
+  if (sql.trim() === '') return [];
   const bytes = Buffer.from(sql);
   return (parsed(sql, parse).stmts ?? []).flatMap(({ stmt, stmt_location: start = 0, stmt_len: length }) => {
     if (stmt === undefined) return [];

@@ -5,7 +5,7 @@ import type { Statement } from './parser.ts';
 
 /** What a migration may not do at all, since the migrator around it does it or could not do it. */
 export interface ShapeProblem {
-  readonly rule: 'transaction-control' | 'session' | 'privileged' | 'outside-transaction' | 'run';
+  readonly rule: 'transaction-control' | 'session' | 'privileged' | 'maintenance' | 'outside-transaction' | 'run';
   readonly line: number;
   readonly what: string;
   readonly advice: string;
@@ -80,11 +80,16 @@ function checkStatement({ node, line, text }: Statement, { run }: Directives): S
       'a migration runs as jeex_owner, which is no superuser: roles and what else needs one belong to `bootstrap`';
     return [{ rule: 'privileged', line, what, advice }];
   }
+  if (as('VacuumStmt', node)?.is_vacuumcmd || kind === 'ClusterStmt') {
+    const advice = 'it changes no schema: run it by hand, when nobody minds the lock';
+    return [{ rule: 'maintenance', line, what, advice }];
+  }
   const setting = as('VariableSetStmt', node);
   const forbidden = kind === 'DiscardStmt' ? 'leave it out' : setting && checkSetting(setting);
   if (forbidden !== undefined) return [{ rule: 'session', line, what, advice: forbidden }];
   if (run === 'transaction' && runsOutside(node)) {
-    const advice = 'PostgreSQL runs it outside transactions only: give it a file of its own with `-- run: concurrently`';
+    const advice =
+      'PostgreSQL runs it outside transactions only: give it a file of its own with `-- run: concurrently`';
     return [{ rule: 'outside-transaction', line, what, advice }];
   }
   return [];
@@ -109,7 +114,6 @@ const runsOutside = (node: Node): boolean =>
   Boolean(
     as('IndexStmt', node)?.concurrent ||
       as('DropStmt', node)?.concurrent ||
-      as('VacuumStmt', node)?.is_vacuumcmd ||
       each('DefElem', as('ReindexStmt', node)?.params).some(({ defname }) => defname === 'concurrently') ||
       each('AlterTableCmd', as('AlterTableStmt', node)?.cmds).some(({ def }) => as('PartitionCmd', def)?.concurrent),
   );
@@ -174,10 +178,10 @@ function wrongBatch(node: Node, { table, columns }: BatchKey): string | null {
   }
   const condition = write?.whereClause ?? as('SelectStmt', insert?.selectStmt)?.whereClause;
   const width = columns.length;
-  if (!conjuncts(condition).some((part) => isRange(part, columns))) return `asks for no range of (${columns.join(', ')})`;
-  return within('ParamRef', node).some(({ number = 0 }) => number < 1 || number > 2 * width)
-    ? `has parameters beyond $${2 * width}`
-    : null;
+  const hasRange = conjuncts(condition).some((part) => isRange(part, columns));
+  if (!hasRange) return `asks for no range of (${columns.join(', ')})`;
+  const hasMore = within('ParamRef', node).some(({ number = 0 }) => number < 1 || number > 2 * width);
+  return hasMore ? `has parameters beyond $${2 * width}` : null;
 }
 
 function isRange(condition: Node, columns: readonly string[]): boolean {

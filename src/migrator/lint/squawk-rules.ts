@@ -4,7 +4,8 @@ export type Decision = { readonly asked: true; readonly advice?: string } | { re
 const asked = { asked: true } as const;
 
 const APART = 'put it into a migration of its own with `-- run: concurrently`';
-const LATER = 'add it `not valid` here, and `validate constraint` in the next migration, which lets others read and write';
+const LATER =
+  'add it `not valid` here, and `validate constraint` in the next migration, which lets others read and write';
 const OVER = 'build the index in a migration of its own with `-- run: concurrently`, and take it over `using index`';
 
 /**
@@ -20,7 +21,9 @@ export const SQUAWK_RULES: Readonly<Record<string, Decision>> = {
   'adding-serial-primary-key-field': { asked: true, advice: OVER },
   'ban-alter-domain-with-add-constraint': asked,
   'ban-char-field': asked,
-  'ban-concurrent-index-creation-in-transaction': { left: 'the rule outside-transaction says it, with the way to do it' },
+  'ban-concurrent-index-creation-in-transaction': {
+    left: 'the rule outside-transaction says it, with the way to do it',
+  },
   'ban-create-domain-with-constraint': asked,
   'ban-drop-column': { left: 'destructive and backward-incompatible ask it' },
   'ban-drop-database': { left: 'the rule privileged says it' },
@@ -36,9 +39,10 @@ export const SQUAWK_RULES: Readonly<Record<string, Decision>> = {
   'prefer-bigint-over-int': asked,
   'prefer-bigint-over-smallint': asked,
   'prefer-identity': asked,
-  'prefer-repack': { left: 'neither VACUUM FULL nor CLUSTER gets past outside-transaction, or a backup role’s lock_timeout' },
+  'prefer-repack': { left: 'it asks for a command of PostgreSQL 19; the rule maintenance refuses VACUUM and CLUSTER' },
   'prefer-robust-stmts': {
-    left: 'a transaction leaves nothing half done, and the other two kinds go on where they were; `if not exists` would take ' +
+    left:
+      'a transaction leaves nothing half done, and the other two kinds go on where they were; `if not exists` would take ' +
       'an object of another shape for the right one',
   },
   'prefer-text-field': asked,
@@ -55,7 +59,7 @@ export const SQUAWK_RULES: Readonly<Record<string, Decision>> = {
   'require-table-schema': { left: 'the migrator sets the search path to jeex alone' },
   'syntax-error': asked,
   'transaction-nesting': { left: 'the rule transaction-control says it' },
-  'unused-ignore': { left: 'squawk’s own comments are refused: exceptions are `-- lint-ignore: rule: reason`' },
+  'unused-ignore': { left: "squawk's own comments are refused: exceptions are `-- lint-ignore: rule: reason`" },
 };
 
 /** Where several rules speak of one statement, those that know better what to do: the first is left out then. */

@@ -27,6 +27,9 @@ interface Reported {
   readonly rule_name: string;
 }
 
+/** Its launcher is CommonJS and says no types. */
+const require = createRequire(import.meta.url);
+
 const POSTGRES = '18';
 const LONGEST_MS = 60_000;
 const LARGEST = 64 * 1024 * 1024;
@@ -36,7 +39,10 @@ const LARGEST = 64 * 1024 * 1024;
  * @throws ToolMissing in an installation without development dependencies
  */
 export async function squawk(scripts: readonly Script[]): Promise<readonly SquawkFinding[]> {
-  const groups = Map.groupBy(scripts, ({ filename, directives }) => `${directives.run === 'transaction'} ${dirname(filename)}`);
+  const groups = Map.groupBy(
+    scripts,
+    ({ filename, directives }) => `${directives.run === 'transaction'} ${dirname(filename)}`,
+  );
   const found = await Promise.all([...groups.values()].map(runOne));
   return found.flat();
 }
@@ -71,7 +77,7 @@ async function output(args: readonly string[], cwd: string): Promise<string> {
 /** Its program, by the package that has it for this platform. @throws ToolMissing */
 export function findBinary(): string {
   try {
-    const launcher = createRequire(import.meta.url)('squawk-cli/js/index.js') as { getBinaryPath(): string };
+    const launcher: { getBinaryPath(): string } = require('squawk-cli/js/index.js');
     return launcher.getBinaryPath();
   } catch (error) {
     return missingTool(error);

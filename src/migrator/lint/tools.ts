@@ -3,13 +3,11 @@ export class ToolMissing extends Error {
   override readonly name = 'ToolMissing';
 }
 
-/** Says what to do where one of the linter's tools is not installed. @throws ToolMissing, or the error if it is another */
-export function missingTool(error: unknown): never {
-  const { code } = error as NodeJS.ErrnoException;
-  if (code !== 'ERR_MODULE_NOT_FOUND' && code !== 'MODULE_NOT_FOUND') throw error;
+/** For a tool of the linter that cannot be loaded. @throws ToolMissing */
+export function missingTool(cause: unknown): never {
   throw new ToolMissing(
     '`migrate lint` needs libpg-query and squawk-cli, which are development dependencies: run it in a checkout of the ' +
-      'source, after `npm ci`',
-    { cause: error },
+      `source, after \`npm ci\` (${cause instanceof Error ? cause.message : cause})`,
+    { cause },
   );
 }

@@ -1,3 +1,4 @@
+-- oldest-release: {0}
 -- An export's file gets a URI where it had a path: the new column stands beside the old one, and a trigger keeps the two in
 -- step, so that a release that reads either serves every row. What writes them keeps its signature, and writes the new one.
 alter table exports add column file_uri text,
@@ -7,9 +8,10 @@ alter table exports add column file_uri text,
 alter table exports alter file_uri set statistics 0;
 grant update (file_uri) on exports to jeex_app;
 
+-- Who names no URI writes the path: a call that does not know the column, or read the row before the backfill came to it.
 create function keep_file_in_step() returns trigger language plpgsql as $$
 begin
-  if new.file_uri is distinct from old.file_uri then
+  if new.file_uri <> coalesce(old.file_uri, old.file_path, '') then
     new.file_path := new.file_uri;
   else
     new.file_uri := new.file_path;
@@ -18,7 +20,8 @@ begin
 end $$;
 create trigger keep_file_in_step before insert or update on exports for each row execute function keep_file_in_step();
 
--- It answers what was stored: with both columns.
+-- It takes either column, since a call that began before this migration may come here from the function as it was, and
+-- answers what was stored: both.
 create or replace function save_export(c call, e exports, kind text) returns exports language plpgsql as $$
 begin
   e.row_version := e.row_version + 1;
@@ -26,10 +29,10 @@ begin
     e.lease_token := null;
     e.lease_expire_time := null;
   end if;
-  update exports x set status = e.status, file_uri = e.file_uri, file_size_bytes = e.file_size_bytes,
-    file_sha256 = e.file_sha256, error_message = e.error_message, download_count = e.download_count,
-    complete_time = e.complete_time, lease_token = e.lease_token, lease_expire_time = e.lease_expire_time,
-    row_version = e.row_version
+  update exports x set status = e.status, file_path = e.file_path, file_uri = e.file_uri,
+    file_size_bytes = e.file_size_bytes, file_sha256 = e.file_sha256, error_message = e.error_message,
+    download_count = e.download_count, complete_time = e.complete_time, lease_token = e.lease_token,
+    lease_expire_time = e.lease_expire_time, row_version = e.row_version
   where x.project_id = e.project_id and x.id = e.id returning x.* into e;
   perform record_change(c, e.project_id, kind, e.id);
   return e;

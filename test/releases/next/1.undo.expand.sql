@@ -1,3 +1,4 @@
+-- destructive: exports.file_uri, whose values are all in exports.file_path
 -- An owner replaces a function of jeex_system's in its name.
 grant create on schema jeex to jeex_system;
 set local role jeex_system;

@@ -1,0 +1,184 @@
+import { parseDirectives } from '../directives.ts';
+import { type Migration, number, type Script } from '../files.ts';
+import { type Classified, judge } from './classify.ts';
+import { CHANGE_CLASSES, type ChangeClass, type Finding } from './finding.ts';
+import { ANSWERS, headLine } from './head.ts';
+import { loadParser, type Parser, SqlSyntaxError } from './parser.ts';
+import { isReleasedException } from './released.ts';
+import { checkShape } from './shape.ts';
+import { type SquawkFinding, squawk } from './squawk.ts';
+import { SQUAWK_RULES } from './squawk-rules.ts';
+
+/** What a migration has to be changed for, or to say why not. */
+export interface LintFinding {
+  /** Absolute. */
+  readonly filename: string;
+  /** From 1. */
+  readonly line: number;
+  /** A class of changes, a rule of squawk's, or one about the file itself. */
+  readonly rule: string;
+  readonly what: string;
+  readonly advice: string;
+}
+
+/** Rules whose exception a file may write down itself, beside those of squawk. */
+const EXCEPTABLE: ReadonlySet<string> = new Set<Finding['class']>([...CHANGE_CLASSES, 'dynamic-sql']);
+
+/**
+ * What is to be said against a migration, both ways; empty: nothing.
+ * @param before those with smaller numbers, for what has to follow from them
+ * @throws ToolMissing in an installation without development dependencies
+ */
+export const lintFile = (migration: Migration, before: readonly Migration[] = []): Promise<readonly LintFinding[]> =>
+  lintMigrations([migration], [...before, migration]);
+
+/**
+ * What is to be said against some of the migrations, in the order of their files and lines.
+ * @param all those and the ones around them
+ * @throws ToolMissing in an installation without development dependencies
+ */
+export async function lintMigrations(
+  chosen: readonly Migration[],
+  all: readonly Migration[] = chosen,
+): Promise<readonly LintFinding[]> {
+  const [parser, squawked] = await Promise.all([loadParser(), squawk(chosen)]);
+  return chosen.flatMap((migration) => [
+    ...inOrder([...lintDo(migration, squawked, parser), ...checkOldest(migration, all)]),
+    ...(migration.undo === null ? [] : inOrder(lintUndo(migration.undo, parser))),
+  ]);
+}
+
+const inOrder = (findings: readonly LintFinding[]): LintFinding[] => findings.toSorted((a, b) => a.line - b.line);
+
+function lintDo(migration: Migration, squawked: readonly SquawkFinding[], parser: Parser): LintFinding[] {
+  const read = readScript(migration, parser);
+  if (read.classified === null) return read.problems;
+  const own = read.classified.findings.filter(({ class: of }) => !isAnswered(migration, of));
+  const found = [
+    ...own.map((finding) => explain(migration, finding, migration.version)),
+    ...squawked.filter(({ filename }) => filename === migration.filename).map(withException),
+  ];
+  return [
+    ...read.problems,
+    ...applyExceptions(migration, found).filter(({ rule }) => !isReleasedException(migration.version, rule)),
+    ...CHANGE_CLASSES.flatMap((of) => stale(migration, of, read.classified as Classified)),
+  ];
+}
+
+/** Of the way back only what it destroys is asked: it is no release that others have to live with. */
+function lintUndo(undo: Script, parser: Parser): LintFinding[] {
+  const { classified, problems } = readScript(undo, parser);
+  if (classified === null) return problems;
+  const asked = classified.findings.filter(
+    ({ class: of }) => of === 'dynamic-sql' || (of === 'destructive' && !isAnswered(undo, of)),
+  );
+  return [
+    ...problems,
+    ...applyExceptions(
+      undo,
+      asked.map((finding) => explain(undo, finding)),
+    ),
+    ...stale(undo, 'destructive', classified),
+    ...(['data-dependent', 'backward-incompatible'] as const).flatMap((of) => stale(undo, of, NOT_ASKED)),
+  ];
+}
+
+const NOT_ASKED: Classified = { findings: [], open: new Set() };
+
+/** What is wrong with a file before it is judged, and what it does; null: PostgreSQL would not take it. */
+function readScript(script: Script, parser: Parser): { problems: LintFinding[]; classified: Classified | null } {
+  const { filename, sql, directives } = script;
+  const problems = [...checkHead(script), ...checkComments(script)];
+  try {
+    const statements = parser.statements(sql);
+    const shape = checkShape(statements, directives).map((problem) => ({ filename, ...problem }));
+    return { problems: [...problems, ...shape], classified: judge(statements, parser) };
+  } catch (error) {
+    if (!(error instanceof SqlSyntaxError)) throw error;
+    const advice = 'this is what PostgreSQL 18 itself says of it';
+    const syntax = { filename, line: error.line, rule: 'syntax', what: error.message, advice };
+    return { problems: [...problems, syntax], classified: null };
+  }
+}
+
+const checkHead = ({ filename, sql }: Script): LintFinding[] =>
+  parseDirectives(sql).problems.map((what) => ({
+    filename,
+    line: headLine(sql, /^`([a-z-]+):`/.exec(what)?.[1] ?? ''),
+    rule: 'head',
+    what,
+    advice: 'README, "Writing a migration", has the list of what the head of a file may say',
+  }));
+
+/** An exception without a reason would get past everything here. */
+function checkComments({ filename, sql }: Script): LintFinding[] {
+  const at = sql.search(/squawk-(ignore|disable|enable)/);
+  if (at === -1) return [];
+  const line = sql.slice(0, at).split('\n').length;
+  const advice = 'write `-- lint-ignore: rule: reason` in the head of the file instead';
+  return [{ filename, line, rule: 'comment', what: "uses squawk's own comments", advice }];
+}
+
+const isAnswered = ({ directives }: Script, of: Finding['class']): boolean =>
+  of !== 'dynamic-sql' && ANSWERS[of].given(directives);
+
+/** A finding with the line to add. What undoes a migration has no safer way. */
+function explain({ filename }: Script, { class: of, line, what, advice }: Finding, version?: number): LintFinding {
+  const answer = `add to the head: ${of === 'dynamic-sql' ? EXCEPT_DYNAMIC : answerTo(of, version)}`;
+  return { filename, line, rule: of, what, advice: version === undefined ? answer : `${advice}; otherwise ${answer}` };
+}
+
+const EXCEPT_DYNAMIC = '`-- lint-ignore: dynamic-sql: what it does`';
+
+function answerTo(of: ChangeClass, version = 0): string {
+  const { key, value, hint } = ANSWERS[of];
+  return `\`-- ${key}: ${value(number(version))}\`${hint}`;
+}
+
+const withException = ({ rule, advice, ...rest }: SquawkFinding): LintFinding => ({
+  ...rest,
+  rule,
+  advice: `${advice}; otherwise add to the head: \`-- lint-ignore: ${rule}: reason\``,
+});
+
+/** The findings that the file does not except, and exceptions that except nothing. */
+function applyExceptions(script: Script, found: readonly LintFinding[]): LintFinding[] {
+  const { filename, sql, directives } = script;
+  const excepted = new Set(directives.lintIgnores.map(({ rule }) => rule));
+  const idle = directives.lintIgnores
+    .filter(({ rule }) => !found.some((finding) => finding.rule === rule))
+    .map(({ rule }) => {
+      const isKnown = EXCEPTABLE.has(rule) || Object.hasOwn(SQUAWK_RULES, rule);
+      const what = isKnown ? `\`lint-ignore: ${rule}\` excepts nothing` : `there is no rule ${rule} to except`;
+      return { filename, line: headLine(sql, 'lint-ignore', rule), rule: 'stale', what, advice: 'take the line out' };
+    });
+  return [...found.filter(({ rule }) => !excepted.has(rule)), ...idle];
+}
+
+/** A line of the head that says what the file does not do, as far as that can be told. */
+function stale({ filename, sql, directives }: Script, of: ChangeClass, { findings, open }: Classified): LintFinding[] {
+  const { key, given } = ANSWERS[of];
+  if (!given(directives) || open.has(of) || findings.some((finding) => finding.class === of)) return [];
+  const what = `\`${key}:\`, and nothing in the file is ${of}`;
+  return [{ filename, line: headLine(sql, key), rule: 'stale', what, advice: 'take the line out' }];
+}
+
+/** The oldest release that can serve the schema only ever becomes a newer one. */
+function checkOldest(migration: Migration, all: readonly Migration[]): LintFinding[] {
+  const { version, filename, sql, directives } = migration;
+  const { oldestRelease } = directives;
+  if (oldestRelease === null) return [];
+  const earlier = all.filter((other) => other.version < version).map((other) => other.directives.oldestRelease ?? 0);
+  const least = Math.max(0, ...earlier);
+  const line = headLine(sql, 'oldest-release');
+  const finding = (what: string, advice: string) => [{ filename, line, rule: 'oldest-release', what, advice }];
+  if (oldestRelease > version) {
+    const advice = `no release that has this migration would serve its schema: ${number(version)} is the most there can be`;
+    return finding(`\`oldest-release: ${number(oldestRelease)}\` is beyond this migration`, advice);
+  }
+  if (oldestRelease < least) {
+    const advice = `an earlier migration says ${number(least)}: no older release comes back, so say at least that`;
+    return finding(`\`oldest-release: ${number(oldestRelease)}\` goes back`, advice);
+  }
+  return [];
+}
