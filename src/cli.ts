@@ -1,13 +1,21 @@
-import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
-import { GROUPS, type Group } from './audit/isolation/check.ts';
+import { Command, CommanderError, Option } from 'commander';
+import { GROUPS } from './audit/isolation/check.ts';
+import {
+  parseBatch,
+  parseCalls,
+  parseGroups,
+  parseId,
+  parseKept,
+  parseKeyId,
+  parseListen,
+  parseTimeout,
+} from './cli/arguments.ts';
+import { addMigrate } from './cli/migrate.ts';
 import type { DemoOptions } from './commands/demo.ts';
 import type { HealthOptions } from './commands/health.ts';
 import type { IsolationAuditOptions } from './commands/isolation-audit.ts';
-import type { MoveOptions } from './commands/migrate.ts';
-import type { VerifyOptions } from './commands/migrate-look.ts';
 import type { TokenOptions } from './commands/token.ts';
 import { EXIT } from './exit.ts';
-import { type Address, parseAddress } from './rpc/listen.ts';
 import { VERSION } from './version.ts';
 
 /** Commands load their code when they run, so that `--help` does not wait for what it does not need. */
@@ -53,76 +61,6 @@ function addHealth(program: Command): void {
     .action(async (options: HealthOptions) => {
       const { checkHealth } = await import('./commands/health.ts');
       await checkHealth(options);
-    });
-}
-
-function addMigrate(program: Command): void {
-  const migrate = program
-    .command('migrate')
-    .description('bring the schema up, take it down, look at it, or write the next migration')
-    .addHelpText(
-      'after',
-      '\nExit codes: 0 done, 1 failed and rolled back, 2 wrong use, 3 refused before anything was changed.',
-    );
-  moving(migrate.command('up'))
-    .description('apply what is missing')
-    .option('--to <version>', 'no further than this version', parseVersion)
-    .action(async (options: MoveOptions) => {
-      const { migrateUp } = await import('./commands/migrate.ts');
-      await migrateUp(options);
-    });
-  moving(migrate.command('down'))
-    .description('undo the migrations above a version; what they made is lost')
-    .requiredOption('--to <version>', 'the version to go back to; 0 undoes all', parseVersion)
-    .action(async (options: MoveOptions & { to: number }) => {
-      const { migrateDown } = await import('./commands/migrate.ts');
-      await migrateDown(options);
-    });
-  addMigrateLooks(migrate);
-}
-
-/** The options of what changes a schema. */
-const moving = (command: Command): Command =>
-  command
-    .option('--dry-run', 'print the SQL instead of running it')
-    .option('--i-have-a-backup', 'run what loses data also without a backup of the last hour that the server knows of')
-    .option('--wait <seconds>', 'how long to wait for another migrator', parseWait, 60)
-    .option('--json', 'one line of JSON at the end instead of a line for each migration');
-
-function addMigrateLooks(migrate: Command): void {
-  migrate
-    .command('status')
-    .description('show what is applied, what is missing, and what is wrong')
-    .option('--json', 'as one line of JSON')
-    .action(async (options: { json?: boolean }) => {
-      const { migrateStatus } = await import('./commands/migrate-look.ts');
-      await migrateStatus(options);
-    });
-  migrate
-    .command('plan')
-    .description('show what `up` would do, how, and what the files say of it')
-    .option('--json', 'as one line of JSON')
-    .action(async (options: { json?: boolean }) => {
-      const { migratePlan } = await import('./commands/migrate-look.ts');
-      await migratePlan(options);
-    });
-  migrate
-    .command('verify')
-    .description('insist that the database has every migration of this release, as it was written')
-    .option('--drift', 'and that its schema is still what they made, naming each object that differs')
-    .option('--json', 'as one line of JSON')
-    .action(async (options: VerifyOptions) => {
-      const { migrateVerify } = await import('./commands/migrate-look.ts');
-      await migrateVerify(options);
-    });
-  migrate
-    .command('lint')
-    .description('say what migrations block, lose or break, where their files do not answer for it; for development')
-    .argument('[files...]', 'some of a directory; without any, those of this release')
-    .option('--json', 'as one line of JSON')
-    .action(async (files: string[], options: { json?: boolean }) => {
-      const { migrateLint } = await import('./commands/migrate-lint.ts');
-      await migrateLint(files, options);
     });
 }
 
@@ -281,68 +219,6 @@ function addDoctor(program: Command): void {
       const { doctor } = await import('./commands/doctor.ts');
       await doctor({ json: options.json ?? false });
     });
-}
-
-function parseVersion(text: string): number {
-  if (!/^\d{1,9}$/.test(text)) throw new InvalidArgumentError('expected a whole number from 0.');
-  return Number(text);
-}
-
-function parseWait(text: string): number {
-  const seconds = /^\d{1,4}$/.test(text) ? Number(text) : -1;
-  if (seconds < 0 || seconds > 3600) throw new InvalidArgumentError('expected seconds from 0 to 3600.');
-  return seconds;
-}
-
-function parseListen(text: string): Address {
-  try {
-    return parseAddress(text);
-  } catch {
-    throw new InvalidArgumentError('expected host:port, an IPv6 host in brackets.');
-  }
-}
-
-function parseTimeout(text: string): number {
-  const milliseconds = /^\d{1,5}$/.test(text) ? Number(text) : 0;
-  if (milliseconds < 1 || milliseconds > 60_000)
-    throw new InvalidArgumentError('expected milliseconds from 1 to 60000.');
-  return milliseconds;
-}
-
-function parseBatch(text: string): number {
-  const rows = /^\d{1,5}$/.test(text) ? Number(text) : 0;
-  if (rows < 1 || rows > 10_000) throw new InvalidArgumentError('expected a whole number from 1 to 10000.');
-  return rows;
-}
-
-function parseKeyId(text: string): number {
-  if (!/^\d{1,5}$/.test(text)) throw new InvalidArgumentError("expected a key's number, such as 1.");
-  return Number(text);
-}
-
-function parseCalls(text: string): number {
-  if (!/^\d{1,7}$/.test(text)) throw new InvalidArgumentError('expected a whole number from 0.');
-  return Number(text);
-}
-
-function parseGroups(text: string): readonly Group[] {
-  const names = text.split(',');
-  const unknown = names.find((name) => !(GROUPS as readonly string[]).includes(name));
-  if (unknown !== undefined) throw new InvalidArgumentError(`expected some of ${GROUPS.join(', ')}.`);
-  return GROUPS.filter((group) => names.includes(group));
-}
-
-function parseId(text: string): string {
-  if (!/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i.test(text)) throw new InvalidArgumentError('expected a UUID.');
-  return text.toLowerCase();
-}
-
-function parseKept(text: string, before: ReadonlyMap<bigint, Buffer> = new Map()): ReadonlyMap<bigint, Buffer> {
-  const [, revision, chain] = /^([1-9]\d{0,17})=([0-9a-f]{64})$/i.exec(text) ?? [];
-  if (revision === undefined || chain === undefined) {
-    throw new InvalidArgumentError('expected a revision and its chain of 64 hexadecimal digits, such as 17=5e….');
-  }
-  return new Map([...before, [BigInt(revision), Buffer.from(chain, 'hex')]]);
 }
 
 /** Runs the command that the arguments name, and sets the process's exit code. */

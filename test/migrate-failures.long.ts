@@ -41,6 +41,13 @@ const ROWS: Readonly<Record<number, string>> = {
 const IDS = `create function pg_temp.id(n bigint) returns uuid language sql
   return (lpad(to_hex(n), 8, '0') || '-0000-7000-8000-000000000000')::uuid`;
 
+/** Refuses a change of the migrator's history when the transaction that made it commits. */
+const REFUSAL = `create function public.refuse() returns trigger language plpgsql as
+  $$ begin raise exception 'no version row'; end $$;
+create constraint trigger refuse after insert or delete on schemaversion deferrable initially deferred
+  for each row execute function public.refuse();
+alter table schemaversion disable trigger refuse`;
+
 /** What must stay as it is: every definition, and every row of every table, those of the migrator's history among them. */
 interface State {
   readonly catalogue: Catalogue;
@@ -48,7 +55,7 @@ interface State {
   readonly rows: Readonly<Record<string, string>>;
 }
 
-suite('a failure after any statement of any migration, and of any undo', async () => {
+suite('a failure after any statement of any migration, and of any undo, and at its commit,', async () => {
   await loadModule();
   const { migrations } = readMigrations();
   const directory = mkdtempSync(join(tmpdir(), 'jeex-failures-'));
@@ -60,23 +67,34 @@ suite('a failure after any statement of any migration, and of any undo', async (
   const admin = await connectAs(db.adminUrl);
   await admin.query(IDS);
 
-  /** Breaks the script after each statement in turn, and sees that nothing comes of it; then runs it whole. */
+  await admin.query(REFUSAL);
+
+  /**
+   * Breaks the script after each statement in turn, then its commit, and sees that nothing comes of it; then runs it whole. A
+   * script that does not run in one transaction just runs: what is left of those when they fail, other tests tell.
+   */
   const failEverywhere = async (script: Script, run: () => Promise<unknown>): Promise<void> => {
+    if (script.directives.run !== 'transaction') return void (await run());
     const file = join(directory, basename(script.filename));
     const before = await readState(admin);
+    const fails = async (where: string, why: RegExp) => {
+      await assert.rejects(run(), (error) => error instanceof MigrationFailed && why.test(error.message), where);
+      const now = await readState(admin);
+      assert.deepEqual(diffCatalogues(before.catalogue, now.catalogue), [], where);
+      assert.deepEqual(now.rows, before.rows, where);
+    };
     for (const [index, broken] of brokenEverywhere(script.sql).entries()) {
       writeFileSync(file, broken);
-      const divided = (error: Error) => error instanceof MigrationFailed && /division by zero/.test(error.message);
-      await assert.rejects(run(), divided, `statement ${index + 1}`);
-      const now = await readState(admin);
-      assert.deepEqual(diffCatalogues(before.catalogue, now.catalogue), [], `statement ${index + 1}`);
-      assert.deepEqual(now.rows, before.rows, `statement ${index + 1}`);
+      await fails(`after statement ${index + 1}`, /division by zero/);
     }
     writeFileSync(file, script.sql);
+    await admin.query('alter table schemaversion enable trigger refuse');
+    await fails('at the commit, with the version row', /no version row/);
+    await admin.query('alter table schemaversion disable trigger refuse');
     await run();
   };
 
-  for (const migration of migrations.filter(({ directives }) => directives.run === 'transaction')) {
+  for (const migration of migrations) {
     const { version, name } = migration;
     test(`leaves the database as it was before ${number(version)} ${name}`, async () => {
       await failEverywhere(migration, () => up(db.ownerUrl, { directory, to: version, haveBackup: true }));
@@ -104,7 +122,7 @@ function brokenEverywhere(script: string): string[] {
   const bytes = Buffer.from(script);
   return (parseSync(script).stmts ?? []).map(({ stmt_location = 0, stmt_len }) => {
     const end = stmt_len === undefined ? bytes.length : stmt_location + stmt_len;
-    return `${bytes.subarray(0, end)}; select 1 / 0${bytes.subarray(end)}`;
+    return `${bytes.subarray(0, end)}\n; select 1 / 0${bytes.subarray(end)}`;
   });
 }
 

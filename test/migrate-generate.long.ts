@@ -14,12 +14,13 @@ import {
   readMigrations,
   SCHEMA_FILE,
 } from '../src/migrator/files.ts';
-import { generate } from '../src/migrator/generate/generate.ts';
+import { generate, NotGenerated } from '../src/migrator/generate/generate.ts';
 import { loadLibraries } from '../src/migrator/generate/libraries.ts';
 import { connected, openScratch } from '../src/migrator/generate/scratch.ts';
 import { differencesOf, makeSides } from '../src/migrator/generate/sides.ts';
 import { lintMigrations } from '../src/migrator/lint/lint.ts';
 import { down, up } from '../src/migrator/migrate.ts';
+import { runCommand } from './support/command.ts';
 import { createTestDatabase, testCluster } from './support/postgres.ts';
 
 /** What a person does to the declared schema, and what has to come of it. */
@@ -361,6 +362,107 @@ describe('a change of the declared schema becomes migrations that go both ways a
       await roundTrip(directory, base);
     });
   }
+});
+
+describe('the declared schema', () => {
+  test('is what the migrations make, as pg-delta and as the catalogue see it', async () => {
+    const libraries = await loadLibraries();
+    await using scratch = await openScratch(testCluster());
+    const sides = await makeSides(MIGRATIONS, scratch, libraries, () => {});
+    assert.deepEqual(differencesOf(sides, libraries), []);
+    assert.deepEqual(sides.unmodelled, []);
+    const written = expectedCatalogue();
+    assert.equal(written.version, LATEST);
+    assert.deepEqual(diffCatalogues(sides.catalogues.goal, written.catalogue), []);
+  });
+
+  test('that is unchanged makes no migration, and brings a catalogue up to date that is not', async () => {
+    const { directory } = prepare({ add: '-- renamed-from: name\n-- No line of a column.' });
+    await assert.rejects(
+      generate({ name: 'nothing', server: testCluster(), directory }),
+      /belongs directly above the line/,
+    );
+    cpSync(join(MIGRATIONS, SCHEMA_FILE), join(directory, SCHEMA_FILE));
+    const before = contents(directory);
+    const generated = await generate({ name: 'nothing', server: testCluster(), directory });
+    assert.deepEqual(generated, { files: [], catalogueChanged: false });
+    assert.deepEqual(contents(directory), before);
+    writeFileSync(join(directory, CATALOGUE_FILE), '{"version": 1, "objects": {}}');
+    const again = await generate({ name: 'nothing', server: testCluster(), directory });
+    assert.deepEqual(again, { files: [], catalogueChanged: true });
+    assert.deepEqual(contents(directory), before);
+  });
+
+  test('with a mistake is answered with its line', async () => {
+    const { directory } = prepare({
+      add: '-- One line more.\ncreate table mistakes (\n  id bigint,\n  kind no_type);',
+    });
+    const lines = readFileSync(join(directory, SCHEMA_FILE), 'utf8').trimEnd().split('\n').length;
+    const text = `schema.sql:${lines}: type "no_type" does not exist`;
+    await assert.rejects(generate({ name: 'mistake', server: testCluster(), directory }), { message: text });
+    writeFileSync(join(directory, SCHEMA_FILE), 'select 1;\n\nselekt 2;\n');
+    const refused = { message: 'schema.sql:3: syntax error at or near "selekt"' };
+    await assert.rejects(generate({ name: 'mistake', server: testCluster(), directory }), refused);
+  });
+
+  test('may keep the line of a rename that was made, and not one of what never was', async () => {
+    const made: readonly [string, string] = ['  file_path text', '  -- renamed-from: path\n  file_path text'];
+    const { directory } = prepare({ replace: [made] });
+    assert.deepEqual((await generate({ name: 'stale', server: testCluster(), directory })).files, []);
+    const never = prepare({
+      replace: [['  file_path text', '  -- renamed-from: path\n  place text,\n  file_path text']],
+    });
+    const refused = { message: /^schema\.sql:\d+: no migration makes `path`/ };
+    await assert.rejects(generate({ name: 'stale', server: testCluster(), directory: never.directory }), refused);
+  });
+
+  test('with what pg-delta does not know writes nothing, and says what is left over', async () => {
+    const add = 'create statistics projects_kinds on status, visibility from projects;';
+    await assertNotWritten(
+      { add },
+      /has to be written by hand.*statistics jeex\.projects_kinds is missing.*statistics object/s,
+    );
+  });
+
+  test('that the lint has something against writes nothing, and hands out its drafts', async () => {
+    const error = await assertNotWritten(
+      { add: 'alter table exports add column note varchar(20);' },
+      /the lint has something against it.*prefer-text-field/s,
+    );
+    assert.match(error.drafts[0]?.text ?? '', /alter table exports add column note character varying\(20\)/);
+  });
+});
+
+async function assertNotWritten(edit: Omit<Case, 'migrations'>, message: RegExp): Promise<NotGenerated> {
+  const { directory } = prepare(edit);
+  const before = contents(directory);
+  const error = await generate({ name: 'refused', server: testCluster(), directory }).then(
+    () => null,
+    (thrown: unknown) => thrown,
+  );
+  assert.ok(error instanceof NotGenerated, String(error));
+  assert.match(error.message, message);
+  assert.deepEqual(contents(directory), before);
+  return error;
+}
+
+const contents = (directory: string): Record<string, string> =>
+  Object.fromEntries(readdirSync(directory).map((file) => [file, readFileSync(join(directory, file), 'utf8')]));
+
+describe('the command', () => {
+  test('shows what it would write, and writes nothing', async () => {
+    const { code, out, err } = await runCommand(['migrate', 'generate', 'nothing_new', '--dry-run', '--json'], {});
+    assert.equal(code, 0, err);
+    assert.deepEqual(JSON.parse(out), { dryRun: true, files: [], catalogueChanged: false });
+  });
+
+  test('refuses a name that no file can have', async () => {
+    for (const name of ['Upper', 'a-b', '../up', 'x'.repeat(61)]) {
+      const { code, err } = await runCommand(['migrate', 'generate', name], {});
+      assert.equal(code, 2, `${name}: ${err}`);
+      assert.match(err, /1 to 60/);
+    }
+  });
 });
 
 /** A directory as a person has it after editing the declared schema. @returns it, and the newest migration's number in it */

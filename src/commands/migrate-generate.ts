@@ -1,6 +1,7 @@
 import { ConfigError } from '../config.ts';
 import { CATALOGUE_FILE } from '../migrator/files.ts';
 import { type Generated, generate, NotGenerated } from '../migrator/generate/generate.ts';
+import { loadLibraries } from '../migrator/generate/libraries.ts';
 import { startScratchServer } from '../migrator/generate/scratch.ts';
 import { untilInterrupted } from './interrupt.ts';
 import { print, tell } from './output.ts';
@@ -22,11 +23,13 @@ const NAME = /^[a-z0-9_]{1,60}$/;
 export async function migrateGenerate({ name, dryRun = false, json = false }: MigrateGenerateOptions): Promise<void> {
   if (!NAME.test(name))
     throw new ConfigError([`name: expected 1 to 60 of a-z, 0-9 and _, got ${JSON.stringify(name)}`]);
+  // What is missing is told before a server is started for nothing.
+  await loadLibraries();
   await untilInterrupted(async (signal) => {
     tell('starting a temporary PostgreSQL');
     await using server = await startScratchServer(tell, signal);
     const generated = await generate({ name, server, dryRun, log: tell, signal }).catch((error: unknown) => {
-      if (error instanceof NotGenerated && dryRun) describe({ files: error.drafts, catalogueChanged: false }, dryRun);
+      if (error instanceof NotGenerated && dryRun && !json) show(error.drafts, dryRun);
       throw error;
     });
     if (json) print(JSON.stringify({ dryRun, ...generated }));
@@ -36,6 +39,10 @@ export async function migrateGenerate({ name, dryRun = false, json = false }: Mi
 
 function describe({ files, catalogueChanged }: Generated, dryRun: boolean): void {
   if (files.length === 0) print('nothing to do: the migrations make what schema.sql declares');
-  for (const { file, text } of files) print(dryRun ? `==== ${file} ====\n${text}` : `wrote ${file}`);
+  show(files, dryRun);
   if (catalogueChanged) print(dryRun ? `${CATALOGUE_FILE} would change` : `wrote ${CATALOGUE_FILE}`);
+}
+
+function show(files: Generated['files'], dryRun: boolean): void {
+  for (const { file, text } of files) print(dryRun ? `==== ${file} ====\n${text}` : `wrote ${file}`);
 }

@@ -116,7 +116,8 @@ function repairOf({ identity, expected = '', found = '' }: Difference): string |
   const [, kind, name, table] = /^(\w+) (.+?)(?: on (.+))?$/.exec(identity) ?? [];
   const arose = (state: string): boolean => found.includes(state) && !expected.includes(state);
   if (kind === 'index' && arose(', INVALID')) return `\`reindex index concurrently ${name}\``;
-  if (kind === 'constraint' && arose(' NOT VALID')) return `\`alter table ${table} validate constraint ${name}\``;
+  if (kind === 'constraint' && arose(' NOT VALID'))
+    return `once every row fits: \`alter table ${table} validate constraint ${name}\``;
   if (kind === 'trigger' && arose(', disabled')) return `\`alter table ${table} enable trigger ${name}\``;
   const walls = ['row security enabled', 'row security forced'];
   if (kind === 'table' && walls.some((wall) => expected.includes(wall) && !found.includes(wall))) {

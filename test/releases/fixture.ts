@@ -8,7 +8,7 @@ import type { Recorded } from './recording.ts';
 
 /** What a release left behind: its data, and what it answered about them. */
 export interface Fixture {
-  /** The whole database as SQL, schema included. */
+  /** The schema jeex and its data as SQL. */
   readonly sql: string;
   readonly answers: readonly Recorded[];
   /** The key ring that opens what is sealed, if anything is. */
@@ -37,6 +37,8 @@ export const loadFixture = async ({ sql }: Fixture): Promise<TestDatabase> => {
   const client = new Client({ connectionString: db.adminUrl });
   await client.connect();
   try {
+    // The dump makes it.
+    await client.query('drop schema jeex');
     await client.query(sql);
   } finally {
     await client.end();

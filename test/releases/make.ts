@@ -93,8 +93,11 @@ const isIndexed = async (admin: Client): Promise<boolean> => {
   return rowCount === 0;
 };
 
-/** What `bootstrap` makes for the server's other users, and makes again. */
-const LEFT_OUT = ['--exclude-schema=pooler', '--exclude-schema=stats', '--exclude-extension=pg_stat_statements'];
+/** What `bootstrap` makes, and has made where the fixture is loaded. */
+const LEFT_OUT = [
+  ...['crypto', 'pooler', 'stats'].map((schema) => `--exclude-schema=${schema}`),
+  ...['pgcrypto', 'pg_stat_statements'].map((extension) => `--exclude-extension=${extension}`),
+];
 
 /** Schema and data as statements that any client of PostgreSQL can send, run as a superuser. */
 const dumped = async (url: string): Promise<string> => {

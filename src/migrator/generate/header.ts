@@ -22,7 +22,7 @@ const DECLARED: Readonly<Record<string, string>> = {
 
 const WHY_ROWS_FIT = 'nobody has looked at the rows yet: where one does not fit, it fails and changes nothing';
 
-export interface Head {
+interface Head {
   readonly version: number;
   readonly name: string;
   readonly draft: Draft;
@@ -65,7 +65,7 @@ const describeRun = ({ run }: Draft): string[] =>
 /** The safer ways, each once. */
 const advice = (findings: readonly Finding[]): string[] =>
   [...Map.groupBy(findings, (finding) => finding.advice)].map(
-    ([safer, [first]]) => `It ${first?.what ?? 'does that'}; safer: ${safer}.`,
+    ([safer, those]) => `It ${[...new Set(those.map(({ what }) => what))].join(', ')}; safer: ${safer}.`,
   );
 
 const runLine = ({ run }: Draft): string[] => (run === 'concurrently' ? ['run: concurrently'] : []);

@@ -75,7 +75,7 @@ function nameFor(action: Action | null, made: ReadonlySet<string>, from: FactBas
   return routine === undefined || made.has(key(routine)) || !from.has(routine) ? OWNER : ownerOf(routine, from);
 }
 
-/** That jeex_owner owns what it makes, and that an owner has every right on it, and that who had no right keeps none. */
+/** That jeex_owner owns what it makes, and that an owner has every right on it. */
 function goesWithoutSaying(
   { sql, action }: Statement,
   statements: readonly Statement[],

@@ -48,6 +48,7 @@ class Places {
   readonly #validated: Statement[] = [];
   /** What needs the indexes. */
   readonly #last: Statement[] = [];
+  readonly #lastValidated: Statement[] = [];
   /** What is not there yet when the main part is through. */
   readonly #late = new Set<string>();
   readonly #ends: Ends;
@@ -72,6 +73,7 @@ class Places {
       ...this.#built.map(single),
       whole(this.#validated, false),
       whole(this.#last, true),
+      whole(this.#lastValidated, false),
     ];
   }
 
@@ -82,7 +84,7 @@ class Places {
     const [gone] = destroys;
     const column = consumes.find((id) => id.kind === 'column');
     if (action.transactionality === 'commitBoundaryAfter') this.#values.push({ sql, action });
-    else if (this.#needsLate(action)) this.#takeLate(action);
+    else if (this.#needsLate(action)) this.#takeLate(action, made);
     else if (made?.kind === 'index' && adds && this.#isInUse(this.#tableOf(made))) this.#build(action, made);
     else if (made?.kind === 'constraint' && adds && this.#isInUse(this.#tableOf(made))) this.#constrain(action, made);
     else if (gone?.kind === 'index' && adds && this.#canGoAlone(gone))
@@ -110,9 +112,11 @@ class Places {
     return this.#ends.to.outgoingEdges(id).map(({ to }) => to);
   }
 
-  #takeLate(action: Action): void {
+  #takeLate(action: Action, made: StableId | undefined): void {
     for (const id of action.produces) this.#late.add(key(id));
-    this.#last.push({ sql: action.sql, action });
+    if (made?.kind === 'constraint' && this.#isLaterValid(made)) {
+      this.#addNotValid(action, made, this.#last, this.#lastValidated);
+    } else this.#last.push({ sql: action.sql, action });
   }
 
   #build(action: Action, index: StableId): void {
@@ -126,25 +130,35 @@ class Places {
     return this.#isInUse(from.get(index)?.parent) && from.incomingEdges(index).length === 0;
   }
 
-  /** A rule for the rows to come is quickly said; that the present ones keep it is looked at later. */
   #constrain(action: Action, constraint: Part): void {
-    const { sql } = action;
-    const { type, validated, def } = this.#ends.to.get(constraint)?.payload ?? {};
+    const def = String(this.#ends.to.get(constraint)?.payload.def);
+    const parts = /^(UNIQUE|PRIMARY KEY)( NULLS NOT DISTINCT)? (\([^()]*\))( INCLUDE \([^()]*\))?( .*)?$/.exec(def);
+    if (this.#isLaterValid(constraint)) this.#addNotValid(action, constraint, this.#main, this.#validated);
+    else if (parts) this.#takeOver(action, constraint, parts);
+    else this.#main.push({ sql: action.sql, action });
+  }
+
+  /** A check or foreign key of a table in use, which may be there before anybody has looked at the rows. */
+  #isLaterValid(constraint: Part): boolean {
+    const { type, validated } = this.#ends.to.get(constraint)?.payload ?? {};
+    return (type === 'c' || type === 'f') && validated === true && this.#isInUse(this.#tableOf(constraint));
+  }
+
+  /** A rule for the rows to come is quickly said; whether the present ones keep it is looked at afterwards. */
+  #addNotValid(action: Action, { table, name }: Part, now: Statement[], afterwards: Statement[]): void {
+    now.push({ sql: `${action.sql} NOT VALID`, action });
+    afterwards.push({ sql: validate(table, name), action: null });
+  }
+
+  /** A constraint that takes over an index, which is built before it. */
+  #takeOver(action: Action, constraint: Part, [, kind, nulls = '', columns, include = '', rest = '']: string[]): void {
     const { table, name } = constraint;
-    const parts = /^(UNIQUE|PRIMARY KEY)( NULLS NOT DISTINCT)? (\([^()]*\))( INCLUDE \([^()]*\))?( .*)?$/.exec(
-      String(def),
-    );
-    if ((type === 'c' || type === 'f') && validated === true) {
-      this.#main.push({ sql: `${sql} NOT VALID`, action });
-      this.#validated.push({ sql: validate(table, name), action: null });
-    } else if (parts) {
-      const [, kind, nulls = '', columns, include = '', rest = ''] = parts;
-      const unique = `CREATE UNIQUE INDEX CONCURRENTLY ${escapeIdentifier(name)} ON ${relation(table)} ${columns}${include}${nulls}`;
-      this.#built.push({ sql: unique, action: null });
-      const using = `USING INDEX ${escapeIdentifier(name)}${rest}`;
-      this.#last.push({ sql: `${alter(table)} ADD CONSTRAINT ${escapeIdentifier(name)} ${kind} ${using}`, action });
-      this.#late.add(key(constraint));
-    } else this.#main.push({ sql, action });
+    const index = escapeIdentifier(name);
+    const unique = `CREATE UNIQUE INDEX CONCURRENTLY ${index} ON ${relation(table)} ${columns}${include}${nulls}`;
+    this.#built.push({ sql: unique, action: null });
+    const using = `${kind} USING INDEX ${index}${rest}`;
+    this.#last.push({ sql: `${alter(table)} ADD CONSTRAINT ${index} ${using}`, action });
+    this.#late.add(key(constraint));
   }
 
   /** The comparison knows that a column takes no null, and not whether that was looked at. */

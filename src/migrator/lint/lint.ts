@@ -51,17 +51,18 @@ export async function lintMigrations(
 const inOrder = (findings: readonly LintFinding[]): LintFinding[] => findings.toSorted((a, b) => a.line - b.line);
 
 function lintDo(migration: Migration, squawked: readonly SquawkFinding[], parser: Parser): LintFinding[] {
-  const read = readScript(migration, parser);
-  if (read.classified === null) return read.problems;
-  const own = read.classified.findings.filter(({ class: of }) => !isAnswered(migration, of));
+  const { version, filename } = migration;
+  const { problems, classified } = readScript(migration, parser);
+  if (classified === null) return problems;
+  const own = classified.findings.filter(({ class: of }) => !isAnswered(migration, of));
   const found = [
-    ...own.map((finding) => explain(migration, finding, migration.version)),
-    ...squawked.filter(({ filename }) => filename === migration.filename).map(withException),
+    ...own.map((finding) => explain(migration, finding, version)),
+    ...squawked.filter((finding) => finding.filename === filename).map(withException),
   ];
   return [
-    ...read.problems,
-    ...applyExceptions(migration, found).filter(({ rule }) => !isReleasedException(migration.version, rule)),
-    ...CHANGE_CLASSES.flatMap((of) => stale(migration, of, read.classified as Classified)),
+    ...problems,
+    ...applyExceptions(migration, found).filter(({ rule }) => !isReleasedException(version, rule)),
+    ...CHANGE_CLASSES.flatMap((of) => stale(migration, of, classified)),
   ];
 }
 
@@ -72,12 +73,10 @@ function lintUndo(undo: Script, parser: Parser): LintFinding[] {
   const asked = classified.findings.filter(
     ({ class: of }) => of === 'dynamic-sql' || (of === 'destructive' && !isAnswered(undo, of)),
   );
+  const found = asked.map((finding) => explain(undo, finding));
   return [
     ...problems,
-    ...applyExceptions(
-      undo,
-      asked.map((finding) => explain(undo, finding)),
-    ),
+    ...applyExceptions(undo, found),
     ...stale(undo, 'destructive', classified),
     ...(['data-dependent', 'backward-incompatible'] as const).flatMap((of) => stale(undo, of, NOT_ASKED)),
   ];
