@@ -138,9 +138,16 @@ grant update (name) on labels to jeex_app;`,
       },
     ],
   },
-  'a unique constraint': {
-    add: 'alter table projects add constraint projects_name_key unique (name, id);',
+  'a unique constraint, and a foreign key that needs it': {
+    add: `alter table projects add constraint projects_name_key unique (name, id);
+alter table exports add column project_name text;
+alter table exports add constraint exports_named foreign key (project_name, project_id) references projects (name, id);`,
     migrations: [
+      {
+        statements: ['alter table exports add column project_name text;'],
+        undo: ['alter table exports drop column project_name;'],
+        undoDestructive: true,
+      },
       {
         run: 'concurrently',
         statements: ['create unique index concurrently projects_name_key on projects (name, id);'],
@@ -149,8 +156,17 @@ grant update (name) on labels to jeex_app;`,
         incompatible: true,
       },
       {
-        statements: ['alter table projects add constraint projects_name_key unique using index projects_name_key;'],
+        statements: [
+          'alter table projects add constraint projects_name_key unique using index projects_name_key;',
+          'alter table exports add constraint exports_named foreign key (project_name, project_id) references projects(name,',
+        ],
         undo: ['alter table projects drop constraint projects_name_key;', 'create unique index projects_name_key on'],
+        incompatible: true,
+      },
+      {
+        statements: ['alter table exports validate constraint exports_named;'],
+        undo: ['alter table exports drop constraint exports_named;'],
+        dataDependent: true,
       },
     ],
   },
