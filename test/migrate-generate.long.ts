@@ -380,7 +380,7 @@ describe('a change of the declared schema becomes migrations that go both ways a
   }
 });
 
-describe('the declared schema', () => {
+describe('the declared schema', { concurrency: 2 }, () => {
   test('is what the migrations make, as pg-delta and as the catalogue see it', async () => {
     const libraries = await loadLibraries();
     await using scratch = await openScratch(testCluster());

@@ -35,7 +35,7 @@ test('a generated statement is simplified without another meaning', () => {
 
 test('a rename belongs to the table or column below it, and a function is known by its text', () => {
   const declared = parseDeclared(
-    `-- ä
+    `-- ${'ä'.repeat(60)}
 -- renamed-from: notes
 -- What a person writes.
 create table memos (
