@@ -4,7 +4,7 @@ import { label } from './files.ts';
 import { MIGRATOR_TABLES } from './history.ts';
 
 /** A migration, or its undo, that takes stored data away. */
-export interface Destructive {
+interface Destructive {
   readonly version: number;
   readonly name: string;
   /** What is lost, as its header says. */

@@ -4,12 +4,13 @@ import type { Log } from './session.ts';
 
 /**
  * How long each try may wait for a table, in milliseconds. Whoever comes after a waiting migration waits behind it, so the
- * first tries are short; the last ones outlast `deadlock_timeout`, after which PostgreSQL cancels an autovacuum in the way.
+ * first tries are shorter than callers notice: making the search index holds a table for seconds, again and again, and is
+ * not at it in between. The last ones outlast `deadlock_timeout`, after which PostgreSQL cancels an autovacuum in the way.
  */
-const LOCK_TIMEOUTS_MS = [250, 500, 1000, 2000, 2000, 2000, 2000, 2000] as const;
+const LOCK_TIMEOUTS_MS: readonly number[] = [...Array<number>(12).fill(60), 250, 500, 1000, 2000, 2000, 2000];
 /** Between the tries, in milliseconds, doubled each time: the queue behind the last one drains. */
-const FIRST_PAUSE_MS = 250;
-const LONGEST_PAUSE_MS = 8000;
+const FIRST_PAUSE_MS = 100;
+const LONGEST_PAUSE_MS = 4000;
 
 /** lock_not_available and deadlock_detected: nothing was changed, and the next try may find the way free. */
 const PASSING = new Set(['55P03', '40P01']);
