@@ -1,12 +1,12 @@
 import assert from 'node:assert/strict';
 import { after, describe, it } from 'node:test';
-import { migrate } from '../src/migrator/migrate.ts';
 import { createConsole } from '../src/db/pgbouncer.ts';
 import { withLogin } from '../src/db/roles.ts';
 import type { Result } from '../src/doctor/check.ts';
 import { runDoctor } from '../src/doctor/doctor.ts';
 import { examine } from '../src/doctor/patient.ts';
 import { createLog } from '../src/log.ts';
+import { migrate } from '../src/migrator/migrate.ts';
 import { startPooled } from './support/pooled.ts';
 import { type Proxy as Between, useProxy } from './support/proxy.ts';
 import { ENCRYPTION_KEY, useService } from './support/service.ts';

@@ -6,9 +6,9 @@ import { Readable } from 'node:stream';
 import { describe, it } from 'node:test';
 import { verifyChain } from '../src/changes/verify.ts';
 import { applyErasures } from '../src/commands/erasures.ts';
-import { down, migrate } from '../src/migrator/migrate.ts';
 import { createDatabase } from '../src/db/pool.ts';
 import { ChangeKind } from '../src/gen/jeex/persistence/v1/change_service_pb.js';
+import { down, migrate } from '../src/migrator/migrate.ts';
 import { exportUser } from '../src/users/export.ts';
 import { applyEntry, type Erasure, formatEntry, parseLedger, readLedger } from '../src/users/ledger.ts';
 import { allChanges } from './support/changes.ts';
@@ -161,6 +161,7 @@ describe('the samples of the planner', () => {
         'execution_payloads.content_type',
         'exports.file_sha256',
         'exports.manifest',
+        'schemaprogress.action',
         'sealing_keys.secret',
       ],
     );

@@ -117,10 +117,7 @@ suite('the command migrate', () => {
     await ask(ownerUrl, 'create function jeex.shares_project(uuid, uuid) returns boolean language sql return true');
     const failed = await run('up');
     assert.equal(failed.code, 1);
-    assert.match(
-      failed.err,
-      /migration 003 users failed and was rolled back: .*already exists.*SQLSTATE 42723/,
-    );
+    assert.match(failed.err, /migration 003 users failed and was rolled back: .*already exists.*SQLSTATE 42723/);
     assert.equal(JSON.parse((await run('status', '--json')).out).version, 2);
     const holder = new Client({ connectionString: ownerUrl, application_name: 'somebody' });
     await holder.connect();

@@ -58,6 +58,7 @@ const EXPECTED: Readonly<Record<string, Readonly<Record<string, string>>>> = {
   erasures: { ...INNER, jeex_system: 'select insert' },
   sealing_keys: { ...INNER, jeex_app: 'select insert(key_id,secret)', jeex_system: 'select' },
   schemaversion: { ...INNER, jeex_app: 'select', jeex_monitor: 'select' },
+  schemaprogress: INNER,
 };
 const ROLES = ['jeex_app', 'jeex_system', 'jeex_readonly', 'jeex_monitor', 'jeex_backup', 'jeex_pooler'];
 

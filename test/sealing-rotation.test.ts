@@ -7,8 +7,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import type { Client } from 'pg';
 import { openClient } from '../src/db/connection.ts';
-import { down, migrate } from '../src/migrator/migrate.ts';
 import { ExecutionStatus } from '../src/gen/jeex/persistence/v1/agent_execution_service_pb.js';
+import { down, migrate } from '../src/migrator/migrate.ts';
 import { dropKey } from '../src/sealing/drop.ts';
 import { parseRing } from '../src/sealing/ring.ts';
 import { type Rotated, rotate } from '../src/sealing/rotate.ts';
@@ -373,7 +373,7 @@ describe('rows of release 0.1.0', async () => {
   });
 
   it('may be gone back to and come again: a rotation adds what the way back removed', async () => {
-    await down(db.ownerUrl, 10);
+    await down(db.ownerUrl, 10, { haveBackup: true });
     await migrate(db.ownerUrl, { mode: 'auto' });
     await assert.rejects(serve(db, OLD), /run `jeex-persistence keys rotate`/);
     assert.equal((await rotateKeys(db, OLD)).rows, 1);

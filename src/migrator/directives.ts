@@ -1,5 +1,5 @@
 /** How a migration runs: whole in one transaction; one concurrent index statement outside any; one statement per key range. */
-export const RUN_KINDS = ['transaction', 'concurrently', 'batches'] as const;
+const RUN_KINDS = ['transaction', 'concurrently', 'batches'] as const;
 export type RunKind = (typeof RUN_KINDS)[number];
 
 /** The rows that a batched migration walks, in the order of their key. */
@@ -8,7 +8,7 @@ export interface BatchKey {
   readonly columns: readonly string[];
 }
 
-export interface LintIgnore {
+interface LintIgnore {
   readonly rule: string;
   readonly reason: string;
 }

@@ -126,7 +126,11 @@ function numbering(migrations: readonly Migration[], undos: ReadonlyMap<number, 
       .filter(([version]) => !known.has(version))
       .map(([version, { filename }]): Problem => {
         const advice = 'bring its do file back, or remove it';
-        return { code: 'NO_DO', what: `${basename(filename)} undoes migration ${number(version)}, which is not there`, advice };
+        return {
+          code: 'NO_DO',
+          what: `${basename(filename)} undoes migration ${number(version)}, which is not there`,
+          advice,
+        };
       }),
   ];
 }

@@ -35,6 +35,8 @@ alter table ${HISTORY}
   add column if not exists oldest_release bigint;
 create table if not exists ${PROGRESS} (version bigint, action text, state jsonb not null, update_time timestamptz not null,
   primary key (version, action));
+-- The planner's samples would keep keys of rows.
+alter table ${PROGRESS} alter column state set statistics 0;
 do $$ begin
   if exists (select from pg_roles where rolname = 'jeex_app') then grant select on ${HISTORY} to jeex_app; end if;
 end $$`;
