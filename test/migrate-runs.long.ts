@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
 import { Client } from 'pg';
 import { MigrationFailed } from '../src/migrator/errors.ts';
+import { readMigrations } from '../src/migrator/files.ts';
 import { down, up } from '../src/migrator/migrate.ts';
 import { ask, directoryOf, PAIR, tables, versionsOf } from './support/migrations.ts';
 import { useTestDatabase } from './support/postgres.ts';
@@ -53,7 +54,11 @@ suite('a concurrent index', () => {
     await up(ownerUrl, { directory, to: 1 });
     await ask(ownerUrl, 'create unique index a_id on jeex.a (id)');
     const before = await indexOf(ownerUrl);
-    await ask(ownerUrl, `insert into jeex.schemaprogress values (2, 'do', '{}', now())`);
+    await ask(
+      ownerUrl,
+      `insert into jeex.schemaprogress values (2, 'do', jsonb_build_object('checksum', $1::text, 'done', '{}'::jsonb), now())`,
+      [readMigrations(directory).migrations[1]?.checksum],
+    );
     assert.deepEqual(versionsOf(await up(ownerUrl, { directory })), [2]);
     assert.deepEqual(await indexOf(ownerUrl), before);
   });
@@ -84,16 +89,14 @@ suite('a concurrent index', () => {
 });
 
 suite('a migration in batches', () => {
-  const FILL = {
+  const once = {
     '001.do.a.sql': `create table a (k uuid, n bytea, v int, done int not null default 0, primary key (k, n));
 insert into a select gen_random_uuid(), sha256(i::text::bytea), i from generate_series(1, 2500) as i;`,
     '001.undo.a.sql': 'drop table a;',
     '002.do.fill.sql':
-      '-- run: batches\n-- batch: a (k, n)\nupdate a set done = done + 1 / v where (k, n) between ($1, $2) and ($3, $4)',
+      '-- run: batches\n-- batch: a (k, n)\nupdate a set done = done + 1 where (k, n) between ($1, $2) and ($3, $4)',
     '002.undo.fill.sql': '-- Nothing to undo.',
   };
-  const STATEMENT = 'update a set done = done + 1 where (k, n) between ($1, $2) and ($3, $4)';
-  const once = { ...FILL, '002.do.fill.sql': `-- run: batches\n-- batch: a (k, n)\n${STATEMENT}` };
 
   test('does each row once, in more than one batch', async () => {
     const { ownerUrl } = await useTestDatabase({ empty: true });
@@ -123,6 +126,19 @@ insert into a select gen_random_uuid(), sha256(i::text::bytea), i from generate_
     const notes: string[] = [];
     await up(ownerUrl, { directory, log: { info: (note) => notes.push(note) } });
     assert.match(notes.join(), new RegExp(`002 fill: goes on after ${half.done} rows`));
+    assert.deepEqual(await ask(ownerUrl, 'select distinct done from jeex.a'), [{ done: 1 }]);
+  });
+
+  test('begins anew when its file was changed after it had failed', async () => {
+    const { ownerUrl } = await useTestDatabase({ empty: true });
+    const failing = {
+      ...once,
+      '002.do.fill.sql': once['002.do.fill.sql'].replace('done + 1', 'done + 0 / (v - 2500)'),
+    };
+    await assert.rejects(up(ownerUrl, { directory: directoryOf(failing) }), failed(/002 fill failed .*SQLSTATE 22012/));
+    const notes: string[] = [];
+    await up(ownerUrl, { directory: directoryOf(once), log: { info: (note) => notes.push(note) } });
+    assert.match(notes.join('\n'), /002 fill: the file has changed .*\n.*2500 rows in/s);
     assert.deepEqual(await ask(ownerUrl, 'select distinct done from jeex.a'), [{ done: 1 }]);
   });
 

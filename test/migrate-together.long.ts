@@ -117,7 +117,7 @@ async function batchesOf(url: string): Promise<number> {
   if (!(await tables(url)).includes('schemaprogress')) return 0;
   const [row] = await ask<{ batches: number }>(
     url,
-    `select (state ->> 'batches')::int as batches from jeex.schemaprogress`,
+    `select (state -> 'done' ->> 'batches')::int as batches from jeex.schemaprogress`,
   );
   return row?.batches ?? 0;
 }

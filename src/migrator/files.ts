@@ -10,6 +10,8 @@ export interface Script {
   /** Absolute. */
   readonly filename: string;
   readonly sql: string;
+  /** MD5 of the script with line feeds: of a do, what the database keeps of it. */
+  readonly checksum: string;
   readonly directives: Directives;
 }
 
@@ -17,8 +19,6 @@ export interface Script {
 export interface Migration extends Script {
   readonly version: number;
   readonly name: string;
-  /** As the database keeps it of what was applied: MD5 of the script with line feeds. */
-  readonly checksum: string;
   /** The way back; null where its file is missing, which is a problem. */
   readonly undo: Script | null;
 }
@@ -51,11 +51,11 @@ export function readMigrations(directory: string = MIGRATIONS): MigrationSet {
       continue;
     }
     const version = Number(number);
-    const { script, checksum, wrong } = readScript(join(directory, file));
+    const { script, wrong } = readScript(join(directory, file));
     problems.push(...wrong);
     const known = action === 'do' ? dos.get(version) : undos.get(version);
     if (known !== undefined) problems.push(doubled(file, basename(known.filename)));
-    else if (action === 'do') dos.set(version, { ...script, version, name, checksum });
+    else if (action === 'do') dos.set(version, { ...script, version, name });
     else undos.set(version, script);
   }
   const migrations = [...dos.values()]
@@ -78,13 +78,13 @@ export const label = ({ version, name }: { readonly version: number; readonly na
 /** A migration's number as its file has it. */
 export const number = (version: number): string => String(version).padStart(3, '0');
 
-function readScript(file: string): { script: Script; checksum: string; wrong: Problem[] } {
+function readScript(file: string): { script: Script; wrong: Problem[] } {
   const filename = resolve(file);
   const sql = readFileSync(filename, 'utf8').replace(/\r\n?/g, '\n');
+  const checksum = createHash('md5').update(sql).digest('hex');
   const { directives, problems } = parseDirectives(sql);
   return {
-    script: { filename, sql, directives },
-    checksum: createHash('md5').update(sql).digest('hex'),
+    script: { filename, sql, checksum, directives },
     wrong: problems.map((problem) => ({
       code: 'DIRECTIVE',
       what: `the head of ${basename(filename)}: ${problem}`,
