@@ -38,7 +38,7 @@ describe("the database's clock", () => {
 });
 
 describe('the schema', () => {
-  const standing = { version: 14, latest: 13, applied: [], pending: [], ahead: true, problems: [] };
+  const standing = { version: 14, latest: 13, applied: [], pending: [], unfinished: [], ahead: true, problems: [] };
 
   it('of a later release is no fault as long as this one can serve it', () => {
     const { seen, faults } = judgeSchema(standing);

@@ -21,6 +21,14 @@ const indexOf = async (url: string) =>
     )
   )[0];
 
+/** What a run leaves that was killed while it did the second migration. */
+const claim = (url: string, directory: string) =>
+  ask(
+    url,
+    `insert into jeex.schemaprogress values (2, 'do', jsonb_build_object('checksum', $1::text, 'done', '{}'::jsonb), now())`,
+    [readMigrations(directory).migrations[1]?.checksum],
+  );
+
 const progress = (url: string) => ask(url, 'select * from jeex.schemaprogress');
 
 const failed = (message: RegExp) => (error: unknown) => error instanceof MigrationFailed && message.test(error.message);
@@ -54,13 +62,21 @@ suite('a concurrent index', () => {
     await up(ownerUrl, { directory, to: 1 });
     await ask(ownerUrl, 'create unique index a_id on jeex.a (id)');
     const before = await indexOf(ownerUrl);
-    await ask(
-      ownerUrl,
-      `insert into jeex.schemaprogress values (2, 'do', jsonb_build_object('checksum', $1::text, 'done', '{}'::jsonb), now())`,
-      [readMigrations(directory).migrations[1]?.checksum],
-    );
+    await claim(ownerUrl, directory);
     assert.deepEqual(versionsOf(await up(ownerUrl, { directory })), [2]);
     assert.deepEqual(await indexOf(ownerUrl), before);
+  });
+
+  test('has the name that PostgreSQL gives it, in small letters unless it is quoted', async () => {
+    const { ownerUrl } = await useTestDatabase({ empty: true });
+    const directory = directoryOf({
+      ...INDEX,
+      '002.do.b.sql': '-- run: concurrently\nCREATE INDEX CONCURRENTLY A_Id ON a (id);',
+    });
+    await up(ownerUrl, { directory, to: 1 });
+    await ask(ownerUrl, 'create index a_id on jeex.a (id)');
+    await claim(ownerUrl, directory);
+    assert.deepEqual(versionsOf(await up(ownerUrl, { directory })), [2]);
   });
 
   test("of somebody else's making is not touched", async () => {
@@ -76,6 +92,12 @@ suite('a concurrent index', () => {
   const wrong: [string, string, RegExp][] = [
     ['two statements', 'create index concurrently a_id on a (id); select 1;', /cannot insert multiple commands/],
     ['another statement', 'create table c (id int);', /takes one `create index concurrently name/],
+    ['no name', 'create index concurrently on a (id);', /takes one `create index concurrently name/],
+    [
+      'a condition',
+      'create index concurrently if not exists a_id on a (id);',
+      /takes one `create index concurrently name/,
+    ],
   ];
   for (const [what, sql, message] of wrong) {
     test(`is refused with ${what}`, async () => {
@@ -142,6 +164,61 @@ insert into a select gen_random_uuid(), sha256(i::text::bytea), i from generate_
     assert.deepEqual(await ask(ownerUrl, 'select distinct done from jeex.a'), [{ done: 1 }]);
   });
 
+  test('begins anew on a table that was made again', async () => {
+    const { ownerUrl } = await useTestDatabase({ empty: true });
+    const { '001.do.a.sql': make, '001.undo.a.sql': drop, '002.do.fill.sql': fill } = once;
+    const files = {
+      '001.do.s.sql': 'create function fails() returns boolean language sql return true;',
+      '001.undo.s.sql': 'drop function fails;',
+      '002.do.a.sql': make,
+      '002.undo.a.sql': drop,
+      '003.do.fill.sql': `${fill} and (v <> 2500 or 1 / (not fails())::int > 0)`,
+      '003.undo.fill.sql': '',
+    };
+    const directory = directoryOf(files);
+    await assert.rejects(up(ownerUrl, { directory }), failed(/003 fill failed .*SQLSTATE 22012/));
+    await down(ownerUrl, 1, { directory, haveBackup: true });
+    await ask(ownerUrl, 'create or replace function jeex.fails() returns boolean language sql return false');
+    assert.deepEqual(versionsOf(await up(ownerUrl, { directory })), [2, 3]);
+    assert.deepEqual(await ask(ownerUrl, 'select distinct done from jeex.a'), [{ done: 1 }]);
+  });
+
+  test('that moves rows behind itself ends where the table ended when it began', async () => {
+    const { ownerUrl } = await useTestDatabase({ empty: true });
+    const files = {
+      ...once,
+      '001.do.a.sql':
+        'create table a (k int primary key, done int not null default 0); insert into a select generate_series(1, 300);',
+      '002.do.fill.sql':
+        '-- run: batches\n-- batch: a (k)\nupdate a set k = k + 1000, done = done + 1 where k between $1 and $2',
+    };
+    await up(ownerUrl, { directory: directoryOf(files) });
+    assert.deepEqual(await ask(ownerUrl, 'select max(k) as k, min(done) as least, max(done) as most from jeex.a'), [
+      { k: 1300, least: 1, most: 1 },
+    ]);
+  });
+
+  const unfit: [string, string, RegExp][] = [
+    [
+      'columns that may be null',
+      'create table a (k int, n int); create index on a (k, n);',
+      /takes columns that are not null/,
+    ],
+    [
+      'columns that no index begins with',
+      'create table a (n int not null, k int not null, primary key (n, k));',
+      /an index begins with/,
+    ],
+  ];
+  for (const [what, table, message] of unfit) {
+    test(`is refused over ${what}`, async () => {
+      const { ownerUrl } = await useTestDatabase({ empty: true });
+      const fill = '-- run: batches\n-- batch: a (k, n)\ndelete from a where (k, n) between ($1, $2) and ($3, $4)';
+      const directory = directoryOf({ ...once, '001.do.a.sql': table, '002.do.fill.sql': fill });
+      await assert.rejects(up(ownerUrl, { directory }), failed(message));
+    });
+  }
+
   test('of an empty table is one that has nothing to do', async () => {
     const { ownerUrl } = await useTestDatabase({ empty: true });
     const directory = directoryOf({
@@ -170,11 +247,12 @@ suite('a migration whose table is in use', () => {
     await user.connect();
     try {
       await user.query('begin; select from jeex.a');
-      const { promise: waiting, resolve } = Promise.withResolvers<string>();
-      const running = up(ownerUrl, { directory, log: { info: resolve } });
+      const { promise: named, resolve } = Promise.withResolvers<string>();
+      const log = { info: (note: string) => /by the session/.test(note) && resolve(note) };
+      const running = up(ownerUrl, { directory, log });
       assert.match(
-        await waiting,
-        /002 b: a table that it needs is in use \(.*lock timeout; by the sessions \d+ \(a long report\)\): rolled back/,
+        await named,
+        /002 b: a table .* is in use, by the session \d+ \(a long report\) \(.*lock timeout\): rolled back/,
       );
       assert(!(await tables(ownerUrl)).includes('b'));
       await ask(ownerUrl, 'select from jeex.a');
@@ -182,6 +260,28 @@ suite('a migration whose table is in use', () => {
       assert.deepEqual(versionsOf(await running), [2]);
     } finally {
       await user.end();
+    }
+  });
+});
+
+suite("the migrator's own table", () => {
+  test('is brought up to date without holding up who looks at it while a dump runs', async () => {
+    const { ownerUrl } = await useTestDatabase({ empty: true });
+    await up(ownerUrl, { directory: directoryOf(PAIR), to: 1 });
+    await ask(ownerUrl, 'alter table jeex.schemaversion drop column release');
+    const dump = new Client({ connectionString: ownerUrl, application_name: 'a dump' });
+    await dump.connect();
+    try {
+      await dump.query('begin; lock table jeex.schemaversion in access share mode');
+      const { promise: named, resolve } = Promise.withResolvers<string>();
+      const log = { info: (note: string) => /by the session/.test(note) && resolve(note) };
+      const running = up(ownerUrl, { directory: directoryOf(PAIR), log });
+      assert.match(await named, /by the session \d+ \(a dump\)/);
+      await ask(ownerUrl, 'select from jeex.schemaversion');
+      await dump.query('commit');
+      assert.deepEqual(versionsOf(await running), [2]);
+    } finally {
+      await dump.end();
     }
   });
 });
@@ -195,5 +295,41 @@ suite('a script', () => {
     });
     await up(ownerUrl, { directory });
     assert.deepEqual(await tables(ownerUrl), ['a', 'b', 'schemaprogress', 'schemaversion']);
+  });
+
+  test('that lets go of the lock is the last one', async () => {
+    const { ownerUrl } = await useTestDatabase({ empty: true });
+    const directory = directoryOf({
+      ...PAIR,
+      '001.do.a.sql': 'create table a (id int); select pg_advisory_unlock_all();',
+    });
+    await assert.rejects(up(ownerUrl, { directory }), failed(/002 b failed .*has let go of the migrator's lock/));
+  });
+
+  test('that ends its transaction is not said to be undone', async () => {
+    const { ownerUrl } = await useTestDatabase({ empty: true });
+    const directory = directoryOf({ ...PAIR, '002.do.b.sql': 'create table b (id int); commit; begin; select 2;' });
+    await assert.rejects(
+      up(ownerUrl, { directory }),
+      failed(/002 b failed and was not rolled back: .*leave the transaction alone/),
+    );
+  });
+
+  test('whose connection is cut is not said to be undone for certain', async () => {
+    const { ownerUrl } = await useTestDatabase({ empty: true });
+    const directory = directoryOf({ ...PAIR, '002.do.b.sql': 'select pg_terminate_backend(pg_backend_pid());' });
+    await assert.rejects(
+      up(ownerUrl, { directory }),
+      failed(/002 b failed and was rolled back, unless it had just been committed/),
+    );
+  });
+
+  test('that fails of a value does not quote it', async () => {
+    const { ownerUrl } = await useTestDatabase({ empty: true });
+    const directory = directoryOf({ ...PAIR, '002.do.b.sql': "select 'my diary'::text::int from a;" });
+    await assert.rejects(
+      up(ownerUrl, { directory }),
+      (error: Error) => /22P02/.test(error.message) && !/diary/.test(error.message),
+    );
   });
 });

@@ -36,7 +36,8 @@ const abortAtEndOfInput = (stop: AbortController): void => {
     .on('end', () => stop.abort(new StopAsked('standard input closed')))
     .on('error', () => {})
     .resume()
-    .unref();
+    // A file has nothing to let go of.
+    .unref?.();
 };
 
 class StopAsked extends Error {}
@@ -82,7 +83,7 @@ const run = async (options: ServeOptions, config: Config, log: Logger, signal: A
   const database = await provideDatabase(config, { ephemeral: options.ephemeral, log, signal });
   opened.defer(() => database.stop());
   const ring = loadRing(config.encryptionKeys, database.secrets?.encryption ?? null);
-  await migrate(database.migrationUrl, { mode: config.migrate, embedded: database.folder !== null, log });
+  await migrate(database.migrationUrl, { mode: config.migrate, embedded: database.folder !== null, log, signal });
   signal.throwIfAborted();
   const place = placeOf(config, database);
   const accessLog = await createAccessLog({ place, ...config.access }, log);

@@ -12,6 +12,8 @@ export interface LockOptions {
   readonly log?: { info(message: string): void } | undefined;
   /** How long to wait, in milliseconds; a minute unless told otherwise. */
   readonly patienceMs?: number | undefined;
+  /** Ends the wait with its reason. */
+  readonly signal?: AbortSignal | undefined;
 }
 
 /**
@@ -23,7 +25,7 @@ export interface LockOptions {
 export async function waitForLock(
   client: Client,
   name: keyof typeof LOCKS,
-  { log, patienceMs = PATIENCE_MILLISECONDS }: LockOptions = {},
+  { log, patienceMs = PATIENCE_MILLISECONDS, signal }: LockOptions = {},
 ): Promise<void> {
   const started = performance.now();
   let told = { who: '', at: 0 };
@@ -34,14 +36,26 @@ export async function waitForLock(
     const waited = performance.now() - started;
     const who = await holder(client, name);
     if (waited > patienceMs) {
-      throw new Error(`waited ${Math.round(waited / 1000)} s for the lock "${name}": ${who}`);
+      const advice = 'run this again when that has ended';
+      throw new Error(`waited ${Math.round(waited / 1000)} s for the lock "${name}": ${who}; ${advice}`);
     }
     if (who !== told.who || waited - told.at > TELL_MILLISECONDS) {
       log?.info(`waiting for the lock "${name}": ${who}`);
       told = { who, at: waited };
     }
-    await sleep(Math.min(POLL_MILLISECONDS, patienceMs));
+    signal?.throwIfAborted();
+    await sleep(Math.min(POLL_MILLISECONDS, patienceMs), undefined, { ...(signal && { signal }) });
   }
+}
+
+/** Whether the connection's own session holds the lock. */
+export async function holdsLock(client: Client, name: keyof typeof LOCKS): Promise<boolean> {
+  const { rowCount } = await client.query(
+    `select from pg_locks where locktype = 'advisory' and granted and pid = pg_backend_pid()
+       and classid::bigint = $1 and objid::bigint = $2`,
+    [NAMESPACE, LOCKS[name]],
+  );
+  return rowCount !== 0;
 }
 
 async function holder(client: Client, name: keyof typeof LOCKS): Promise<string> {

@@ -47,6 +47,9 @@ export const within = (timeoutMs: number): ClientConfig => ({
   query_timeout: timeoutMs,
 });
 
+/** So that who waits for a long answer learns that the other side is gone. */
+const KEEP_ALIVE: ClientConfig = { keepAlive: true, keepAliveInitialDelayMillis: 10_000 };
+
 /**
  * A connection of one's own to a database URL, to be ended by who opened it.
  * @throws ConnectFailure that says why there is none to be had
@@ -54,7 +57,12 @@ export const within = (timeoutMs: number): ClientConfig => ({
 export async function openClient(url: string, applicationName: string, options: ClientConfig = {}): Promise<Client> {
   let client: Client | undefined;
   try {
-    const config = { ...options, connectionString: await connectionString(url), application_name: applicationName };
+    const config = {
+      ...KEEP_ALIVE,
+      ...options,
+      connectionString: await connectionString(url),
+      application_name: applicationName,
+    };
     client = onlyTls13(new Client(config));
     // What breaks a connection fails the statement that runs on it, or the next one.
     client.on('error', () => {});

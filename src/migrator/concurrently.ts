@@ -1,9 +1,18 @@
 import { type Client, escapeIdentifier, type QueryConfig } from 'pg';
 import { clearProgress, readProgress, writeProgress } from './progress.ts';
-import { note, type Step, transaction } from './step.ts';
+import { note, type Step } from './step.ts';
+import { transaction } from './transaction.ts';
 
 const STATEMENT =
-  /^\s*(create\s+(?:unique\s+)?index|drop\s+index)\s+concurrently\s+(?:if\s+(?:not\s+)?exists\s+)?"?([a-z_][a-z0-9_]*)"?/i;
+  /^\s*(create\s+(?:unique\s+)?index|drop\s+index)\s+concurrently\s+(?:"([^"]+)"|(?!(?:on|if)\b)([a-z_][\w$]*)(?![\w$.]))/i;
+
+/** How often it is told what a build does, in milliseconds. */
+const TELL_MS = 10_000;
+/** How long the row of the migration may wait for its table, in milliseconds. */
+const NOTE_WAIT_MS = 5000;
+
+/** query_canceled: who cancelled would not want to wait for the clean-up. */
+const CANCELLED = '57014';
 
 /** An index as it is: not there, left unfinished by a crash or a failure, or good. */
 type IndexState = 'absent' | 'invalid' | 'valid';
@@ -21,21 +30,22 @@ export async function runConcurrently(step: Step): Promise<void> {
   if (!claimed) await writeProgress(step, { index });
   const before = await indexState(client, index);
   const finished = claimed && before === (verb === 'create' ? 'valid' : 'absent');
-  if (verb === 'create' && before === 'invalid') {
-    log?.info(`the index ${index} was left unfinished: it is dropped and built again`);
-    await drop(client, index);
-  }
-  if (!finished) await single(step, index);
-  await transaction(client, 0, async () => {
-    await note(step, started);
-    await clearProgress(step);
+  await client.query('set lock_timeout = 0');
+  await telling(step, async () => {
+    if (verb === 'create' && before === 'invalid') {
+      log?.info(`the index ${index} was left unfinished: it is dropped and built again`);
+      await drop(client, index);
+    }
+    if (!finished) await single(step, index);
   });
+  await transaction(client, NOTE_WAIT_MS, () => note(step, started));
 }
 
 /** What the file does, and to which index. @throws Error when it does something else */
 function parse(sql: string): { verb: 'create' | 'drop'; index: string } {
   const statement = sql.replace(/^\s*--.*$/gm, '');
-  const [, verb, index] = STATEMENT.exec(statement) ?? [];
+  const [, verb, quoted, plain] = STATEMENT.exec(statement) ?? [];
+  const index = quoted ?? plain?.toLowerCase();
   if (verb === undefined || index === undefined) {
     throw new Error(
       '`run: concurrently` takes one `create index concurrently name …` or `drop index concurrently name`',
@@ -44,15 +54,37 @@ function parse(sql: string): { verb: 'create' | 'drop'; index: string } {
   return { verb: /^create/i.test(verb) ? 'create' : 'drop', index };
 }
 
+/** Tells now and then what the work does, and whom it waits for. */
+async function telling(step: Step, work: () => Promise<void>): Promise<void> {
+  const { log, watch } = step;
+  const tell = async () => {
+    const told = await watch.build();
+    if (told !== null) log?.info(told);
+  };
+  const timer = setInterval(() => void tell(), TELL_MS);
+  try {
+    await work();
+  } finally {
+    clearInterval(timer);
+  }
+}
+
 /** The statement alone, which the extended protocol insists on; a build that failed takes away what it left. */
 async function single(step: Step, index: string): Promise<void> {
-  const { client, script } = step;
   try {
-    await client.query({ text: script.sql, queryMode: 'extended' } as QueryConfig);
+    await step.client.query({ text: step.script.sql, queryMode: 'extended' } as QueryConfig);
   } catch (error) {
-    if ((await indexState(client, index)) === 'invalid') await drop(client, index);
-    await clearProgress(step);
+    if ((error as { code?: string }).code !== CANCELLED) await cleanUp(step, index);
     throw error;
+  }
+}
+
+async function cleanUp(step: Step, index: string): Promise<void> {
+  try {
+    if ((await indexState(step.client, index)) === 'invalid') await drop(step.client, index);
+    await clearProgress(step);
+  } catch {
+    // What the statement failed of says more; the claim is still there, and the next run finds what is left.
   }
 }
 

@@ -71,6 +71,10 @@ const READERS: Readonly<Record<string, (value: string, draft: Draft) => string |
 /** Those that may stand in a file more than once. */
 const REPEATABLE = new Set(['lint-ignore']);
 
+const DIRECTIVE = /^--\s*([a-z][a-z-]*):(?:\s+(.*?))?\s*$/;
+/** What a person may have meant for one, whatever stands before it and however its words are put together. */
+const ALMOST = /^[^a-z]*([a-z][a-z\s_-]*?)\s*:/i;
+
 /**
  * Reads the directives of a migration: the lines `-- key: value` among the comments before its first statement. Whatever
  * looks like one and is none is a problem, since a misspelt `destructive` must not pass for a remark.
@@ -86,15 +90,11 @@ export function parseDirectives(script: string): ParsedDirectives {
   };
   const problems: string[] = [];
   const seen = new Set<string>();
-  for (const line of headerLines(script)) {
-    const [, key, value = ''] = /^--\s*([a-z][a-z-]*):(?:\s+(.*?))?\s*$/.exec(line) ?? [];
-    if (key === undefined) continue;
-    const read = Object.hasOwn(READERS, key) ? READERS[key] : undefined;
-    const wrong = read?.(value, draft);
-    if (read === undefined) problems.push(`\`${key}:\` is none of ${Object.keys(READERS).join(', ')}`);
-    else if (seen.has(key) && !REPEATABLE.has(key)) problems.push(`\`${key}:\` stands there twice`);
-    else if (wrong !== undefined) problems.push(`\`${key}:\` ${wrong}`);
-    seen.add(key);
+  for (const { text, block } of headComments(script)) {
+    const [, key, value = ''] = (block ? null : DIRECTIVE.exec(text)) ?? [];
+    const wrong = key === undefined ? misspelling(text) : readInto(draft, { key, value }, seen);
+    if (wrong !== undefined) problems.push(wrong);
+    if (key !== undefined) seen.add(key);
   }
   if ((draft.run === 'batches') !== (draft.batch !== null) && problems.length === 0) {
     problems.push('`run: batches` and `batch: table (key)` go together');
@@ -102,9 +102,61 @@ export function parseDirectives(script: string): ParsedDirectives {
   return { directives: draft, problems };
 }
 
-/** The comment lines before the first statement, blank ones left out. */
-export function headerLines(script: string): string[] {
-  const lines = script.split('\n').map((line) => line.trim());
-  const end = lines.findIndex((line) => line !== '' && !line.startsWith('--'));
-  return (end === -1 ? lines : lines.slice(0, end)).filter((line) => line !== '');
+/** What is wrong with a line that has the form of a directive. */
+function readInto(
+  draft: Draft,
+  { key, value }: { readonly key: string; readonly value: string },
+  seen: ReadonlySet<string>,
+): string | undefined {
+  const read = Object.hasOwn(READERS, key) ? READERS[key] : undefined;
+  if (read === undefined) return misspelling(`${key}:`) ?? `\`${key}:\` is none of ${Object.keys(READERS).join(', ')}`;
+  if (seen.has(key) && !REPEATABLE.has(key)) return `\`${key}:\` stands there twice`;
+  const wrong = read(value, draft);
+  return wrong && `\`${key}:\` ${wrong}`;
+}
+
+/** Says how a line is to be written that has a directive's key and is none. */
+function misspelling(text: string): string | undefined {
+  const [, written = ''] = ALMOST.exec(text) ?? [];
+  const key = Object.keys(READERS).find((known) => letters(known) === letters(written));
+  return key && `\`${text}\` is written \`-- ${key}: …\`, on a line of its own`;
+}
+
+const letters = (key: string): string => key.toLowerCase().replace(/[^a-z]/g, '');
+
+/** The comment lines before the first statement; those of block comments, which hold no directives, left out. */
+export const headerLines = (script: string): string[] =>
+  headComments(script).flatMap(({ text, block }) => (block ? [] : [text]));
+
+/** A line of a comment, without the blanks around it. */
+interface CommentLine {
+  readonly text: string;
+  /** Of a comment between slashes and asterisks. */
+  readonly block: boolean;
+}
+
+/** The comments before the first statement, line by line, blank lines left out. */
+function headComments(script: string): CommentLine[] {
+  const lines: CommentLine[] = [];
+  let rest = script.trimStart();
+  for (;;) {
+    const block = rest.startsWith('/*');
+    if (!block && !rest.startsWith('--')) return lines;
+    const end = block ? endOfBlock(rest) : endOfLine(rest);
+    const texts = rest.slice(0, end).split('\n');
+    lines.push(...texts.map((text) => ({ text: text.trim(), block })).filter(({ text }) => text !== ''));
+    rest = rest.slice(end).trimStart();
+  }
+}
+
+const endOfLine = (text: string): number => (text.includes('\n') ? text.indexOf('\n') : text.length);
+
+/** Block comments nest in PostgreSQL. */
+function endOfBlock(text: string): number {
+  let depth = 0;
+  for (const { 0: mark, index } of text.matchAll(/\/\*|\*\//g)) {
+    depth += mark === '/*' ? 1 : -1;
+    if (depth === 0) return index + mark.length;
+  }
+  return text.length;
 }

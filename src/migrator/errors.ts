@@ -17,6 +17,8 @@ export interface Problem {
     | 'TARGET'
     | 'POOLED'
     | 'BACKUP'
+    | 'OWNER'
+    | 'UNFINISHED'
     | 'DRIFT';
   /** What is wrong. */
   readonly what: string;
@@ -48,4 +50,11 @@ export class MigrationFailed extends Error {
 /** @throws MigrationRefused when there is a problem */
 export function refuse(problems: readonly Problem[]): void {
   if (problems.length > 0) throw new MigrationRefused(problems);
+}
+
+/** A script has ended the transaction that it ran in, so that nothing can roll back what stood before. */
+export class TransactionEnded extends Error {
+  constructor() {
+    super('it must leave the transaction alone');
+  }
 }

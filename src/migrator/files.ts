@@ -42,7 +42,7 @@ const FILE_NAME = /^(\d{3,9})\.(do|undo)\.([a-z0-9_-]+)\.sql$/;
 export function readMigrations(directory: string = MIGRATIONS): MigrationSet {
   const problems: Problem[] = [];
   const dos = new Map<number, Omit<Migration, 'undo'>>();
-  const undos = new Map<number, Script>();
+  const undos = new Map<number, Undo>();
   for (const file of readdirSync(directory).sort()) {
     if (file === SCHEMA_FILE || file === CATALOGUE_FILE) continue;
     const [, number, action, name] = FILE_NAME.exec(file) ?? [];
@@ -51,16 +51,16 @@ export function readMigrations(directory: string = MIGRATIONS): MigrationSet {
       continue;
     }
     const version = Number(number);
-    const { script, wrong } = readScript(join(directory, file));
+    const { script, wrong } = readScript(join(directory, file), version);
     problems.push(...wrong);
-    const known = action === 'do' ? dos.get(version) : undos.get(version);
+    const known = action === 'do' ? dos.get(version) : undos.get(version)?.script;
     if (known !== undefined) problems.push(doubled(file, basename(known.filename)));
     else if (action === 'do') dos.set(version, { ...script, version, name });
-    else undos.set(version, script);
+    else undos.set(version, { script, name });
   }
   const migrations = [...dos.values()]
     .sort((a, b) => a.version - b.version)
-    .map((migration) => ({ ...migration, undo: undos.get(migration.version) ?? null }));
+    .map((migration) => ({ ...migration, undo: undos.get(migration.version)?.script ?? null }));
   return { migrations, problems: [...problems, ...numbering(migrations, undos)] };
 }
 
@@ -78,20 +78,34 @@ export const label = ({ version, name }: { readonly version: number; readonly na
 /** A migration's number as its file has it. */
 export const number = (version: number): string => String(version).padStart(3, '0');
 
-function readScript(file: string): { script: Script; wrong: Problem[] } {
+/** A way back, and what its file says it is of. */
+interface Undo {
+  readonly script: Script;
+  readonly name: string;
+}
+
+function readScript(file: string, version: number): { script: Script; wrong: Problem[] } {
   const filename = resolve(file);
   const sql = readFileSync(filename, 'utf8').replace(/\r\n?/g, '\n');
   const checksum = createHash('md5').update(sql).digest('hex');
   const { directives, problems } = parseDirectives(sql);
   return {
     script: { filename, sql, checksum, directives },
-    wrong: problems.map((problem) => ({
+    wrong: [...problems, ...beyond(version, directives)].map((problem) => ({
       code: 'DIRECTIVE',
       what: `the head of ${basename(filename)}: ${problem}`,
       advice: 'README, "Writing a migration", has the list of what its head may say',
     })),
   };
 }
+
+/** No release could serve such a schema, not even the one that makes it. */
+const beyond = (version: number, { oldestRelease }: Directives): string[] =>
+  oldestRelease !== null && oldestRelease > version
+    ? [
+        `\`oldest-release: ${number(oldestRelease)}\` is beyond this migration: ${number(version)} is the most there can be`,
+      ]
+    : [];
 
 const strange = (file: string): Problem => ({
   code: 'NAME',
@@ -106,7 +120,7 @@ const doubled = (file: string, other: string): Problem => ({
 });
 
 /** What is wrong between the files: numbers start at 1 and have no gap, and each way there has a way back. */
-function numbering(migrations: readonly Migration[], undos: ReadonlyMap<number, Script>): Problem[] {
+function numbering(migrations: readonly Migration[], undos: ReadonlyMap<number, Undo>): Problem[] {
   if (migrations.length === 0) {
     const advice = 'install the package again: its directory `migrations` is missing or empty';
     return [{ code: 'EMPTY', what: 'there are no migrations', advice }];
@@ -122,17 +136,26 @@ function numbering(migrations: readonly Migration[], undos: ReadonlyMap<number, 
         const advice = `write ${file}; where there is nothing to undo, a comment that says why is enough`;
         return { code: 'NO_UNDO', what: `migration ${label(migration)} has no undo`, advice };
       }),
+    ...migrations.flatMap((migration) => misnamed(migration, undos.get(migration.version))),
     ...[...undos]
       .filter(([version]) => !known.has(version))
-      .map(([version, { filename }]): Problem => {
+      .map(([version, { script }]): Problem => {
         const advice = 'bring its do file back, or remove it';
         return {
           code: 'NO_DO',
-          what: `${basename(filename)} undoes migration ${number(version)}, which is not there`,
+          what: `${basename(script.filename)} undoes migration ${number(version)}, which is not there`,
           advice,
         };
       }),
   ];
+}
+
+/** An undo under another name is that of another migration, which took the same number elsewhere. */
+function misnamed(migration: Migration, undo: Undo | undefined): Problem[] {
+  if (undo === undefined || undo.name === migration.name) return [];
+  const what = `migration ${label(migration)} has no undo: ${basename(undo.script.filename)} is that of another`;
+  const advice = `bring ${number(migration.version)}.undo.${migration.name}.sql, or give that file this name if it is the way back`;
+  return [{ code: 'NO_UNDO', what, advice }];
 }
 
 const missingBefore = (migration: Migration): Problem => ({

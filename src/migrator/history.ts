@@ -1,6 +1,8 @@
 import type { Client } from 'pg';
 import { VERSION } from '../version.ts';
 import type { Migration } from './files.ts';
+import { type Patience, patiently, TABLE_WAITS_MS } from './patience.ts';
+import { transaction } from './transaction.ts';
 
 /** A migration as the database has it. */
 export interface Applied {
@@ -41,11 +43,17 @@ do $$ begin
   if exists (select from pg_roles where rolname = 'jeex_app') then grant select on ${HISTORY} to jeex_app; end if;
 end $$`;
 
-/** Makes the migrator's own tables, or brings those of an earlier release up to date. */
-export async function prepareHistory(client: Client): Promise<void> {
+/**
+ * Makes the migrator's own tables, or brings those of an earlier release up to date, which gives way to who looks at them: a
+ * dump does as long as it takes, and behind a wait for it every service would ask in vain where its schema is.
+ */
+export async function prepareHistory(client: Client, patience: Patience): Promise<void> {
   const { rows } = await client.query<{ ready: boolean }>(IS_READY);
-  if (!rows[0]?.ready) await client.query(MAKE_READY);
+  if (rows[0]?.ready) return;
+  await patiently(patience, TABLE_WAITS_MS, (wait) => transaction(client, wait, () => makeReady(client)));
 }
+
+const makeReady = async (client: Client): Promise<void> => void (await client.query(MAKE_READY));
 
 interface HistoryRow {
   readonly version: string;
@@ -83,6 +91,12 @@ export async function readHistory(client: Client): Promise<Applied[]> {
 export const oldestRelease = (history: readonly Pick<Applied, 'oldestRelease'>[]): number =>
   Math.max(0, ...history.map((applied) => applied.oldestRelease ?? 0));
 
+/**
+ * What was done of a migration in several transactions belongs to the schema it was done on: it is forgotten with the
+ * migration, and with every one before it that is undone.
+ */
+const FORGET_PROGRESS = `delete from ${PROGRESS} where version`;
+
 /** Writes down that a migration was applied, in the transaction that did it where there is one. */
 export async function record(client: Client, migration: Migration, durationMs: number): Promise<void> {
   await client.query(
@@ -97,9 +111,11 @@ export async function record(client: Client, migration: Migration, durationMs: n
       migration.directives.oldestRelease,
     ],
   );
+  await client.query(`${FORGET_PROGRESS} = $1`, [migration.version]);
 }
 
 /** Writes down that a migration was undone. */
 export async function forget(client: Client, version: number): Promise<void> {
   await client.query(`delete from ${HISTORY} where version = $1`, [version]);
+  await client.query(`${FORGET_PROGRESS} >= $1`, [version]);
 }

@@ -3,9 +3,10 @@ import type { MigrateMode } from '../config.ts';
 import { requireBackup } from './backup.ts';
 import { Engine, type EngineOptions, type StepDone } from './engine.ts';
 import { type Problem, refuse } from './errors.ts';
-import { label, type Migration, type MigrationSet, readMigrations } from './files.ts';
-import { prepareHistory, readHistory } from './history.ts';
-import { compare, type Standing } from './preflight.ts';
+import { label, type MigrationSet, readMigrations } from './files.ts';
+import { prepareHistory } from './history.ts';
+import { look, notTheOwner, type Standing } from './preflight.ts';
+import { type Route, type RouteStep, routeDown, routeUp } from './route.ts';
 import { alone, looking, type SessionOptions } from './session.ts';
 
 export interface MigratorOptions extends SessionOptions, EngineOptions {
@@ -18,8 +19,8 @@ export interface MigratorOptions extends SessionOptions, EngineOptions {
 }
 
 export interface Migrated {
-  /** Where the database is now. */
-  readonly version: number;
+  /** Where the database is now; null where nobody has looked, in mode `off`. */
+  readonly version: number | null;
   /** What was done now, in that order. */
   readonly steps: readonly StepDone[];
 }
@@ -32,7 +33,7 @@ export interface Migrated {
  */
 export async function migrate(url: string, options: MigratorOptions & { mode: MigrateMode }): Promise<Migrated> {
   const { mode, ...rest } = options;
-  if (mode === 'off') return { version: 0, steps: [] };
+  if (mode === 'off') return { version: null, steps: [] };
   const standing = await status(url, rest);
   refuse(standing.problems);
   if (standing.pending.length === 0) return { version: standing.version, steps: [] };
@@ -44,61 +45,74 @@ export async function migrate(url: string, options: MigratorOptions & { mode: Mi
 
 /**
  * Applies what is missing, in order, up to a version; the newest without one.
- * @throws as `migrate` does, and MigrationRefused when the version is not above the database's
+ * @throws as `migrate` does, and MigrationRefused when the version is not above the database's; `reachedBefore` tells what
+ *   was done before
  */
-export async function up(url: string, options: MigratorOptions & { to?: number | undefined } = {}): Promise<Migrated> {
-  const files = readMigrations(options.directory);
-  return await alone(url, options, async (client) => {
-    const standing = compare(files, await readHistory(client));
-    const { version, latest, pending } = standing;
-    const target = options.to ?? Math.max(latest, version);
-    refuse([...standing.problems, ...wrongUp(standing, target)]);
-    const steps = pending.filter((migration) => migration.version <= target);
-    if (steps.length === 0) return { version, steps: [] };
-    await askForBackup(client, steps, options);
-    return await run(client, files, target, options);
-  });
-}
+export const up = async (url: string, options: MigratorOptions & { to?: number | undefined } = {}): Promise<Migrated> =>
+  await take(url, options, (standing) => routeUp(standing, options.to));
 
 /**
  * Undoes the migrations above a version, newest first. Data in what they made is lost.
- * @throws as `migrate` does, and MigrationRefused when the version is above the database's, or this release lacks the way back
+ * @throws as `up` does, and MigrationRefused when the version is above the database's, or this release lacks the way back
  */
-export async function down(url: string, to: number, options: MigratorOptions = {}): Promise<Migrated> {
-  const files = readMigrations(options.directory);
-  return await alone(url, options, async (client) => {
-    const standing = compare(files, await readHistory(client));
-    const { version } = standing;
-    refuse([...standing.problems, ...wrongDown(standing, to)]);
-    if (to === version) return { version, steps: [] };
-    const steps = files.migrations.filter((migration) => migration.version > to && migration.version <= version);
-    const scripts = steps.flatMap(({ version: number, name, undo }) =>
-      undo ? [{ ...undo, version: number, name }] : [],
-    );
-    await askForBackup(client, scripts, options);
-    return await run(client, files, to, options);
-  });
-}
+export const down = async (url: string, to: number, options: MigratorOptions = {}): Promise<Migrated> =>
+  await take(url, options, (standing, files) => routeDown(standing, files, to));
 
 /** What the database has and what is missing; changes nothing. @throws Error when the database cannot be reached */
 export async function status(url: string, options: Pick<MigratorOptions, 'directory'> = {}): Promise<Standing> {
   const files = readMigrations(options.directory);
-  return await looking(url, async (client) => compare(files, await readHistory(client)));
+  return await looking(url, (client) => look(client, files));
 }
 
-async function run(client: Client, files: MigrationSet, to: number, options: EngineOptions): Promise<Migrated> {
-  await prepareHistory(client);
-  const engine = new Engine(client, files.migrations, options);
-  await engine.migrate(String(to));
-  return { version: to, steps: engine.steps };
+/** Takes a route as the database's only migrator. */
+async function take(
+  url: string,
+  options: MigratorOptions,
+  choose: (standing: Standing, files: MigrationSet) => Route,
+): Promise<Migrated> {
+  const files = readMigrations(options.directory);
+  const begun: { steps: readonly StepDone[]; from: number | null } = { steps: [], from: null };
+  try {
+    return await alone(url, options, async (client, watch) => {
+      refuse(await notTheOwner(client));
+      const standing = await look(client, files);
+      begun.from = standing.version;
+      const { to, steps, problems } = choose(standing, files);
+      refuse(problems);
+      if (steps.length === 0) return { version: standing.version, steps: [] };
+      await askForBackup(client, steps, options);
+      await prepareHistory(client, { ...options, watch });
+      const engine = new Engine(client, watch, files.migrations, options);
+      begun.steps = engine.steps;
+      await engine.migrate(String(to));
+      return { version: to, steps: engine.steps };
+    });
+  } catch (error) {
+    keepReached(error, { version: versionAfter(begun.steps) ?? begun.from, steps: begun.steps });
+    throw error;
+  }
 }
 
-type Destructive = Pick<Migration, 'version' | 'name' | 'directives'>;
+/** Numbers have no gap: what is undone leaves the one before it. */
+function versionAfter(steps: readonly StepDone[]): number | undefined {
+  const last = steps.at(-1);
+  return last && (last.action === 'do' ? last.version : last.version - 1);
+}
+
+/** By the error, whatever it is: who interrupts a migration gets his own reason back. */
+const REACHED = new WeakMap<object, Migrated>();
+
+function keepReached(error: unknown, reached: Migrated): void {
+  if (typeof error === 'object' && error !== null) REACHED.set(error, reached);
+}
+
+/** How far `up` or `down` had come when it threw that; undefined of what it did not throw. */
+export const reachedBefore = (error: object): Migrated | undefined => REACHED.get(error);
 
 /** @throws MigrationRefused when one of the scripts loses data that no backup is known to hold */
-async function askForBackup(client: Client, scripts: readonly Destructive[], options: MigratorOptions): Promise<void> {
-  const destructive = scripts.flatMap(({ version, name, directives }) =>
-    directives.destructive === null ? [] : [{ version, name, reason: directives.destructive }],
+async function askForBackup(client: Client, steps: readonly RouteStep[], options: MigratorOptions): Promise<void> {
+  const destructive = steps.flatMap(({ version, name, script }) =>
+    script.directives.destructive === null ? [] : [{ version, name, reason: script.directives.destructive }],
   );
   if (destructive.length === 0) return;
   await requireBackup(client, {
@@ -106,31 +120,6 @@ async function askForBackup(client: Client, scripts: readonly Destructive[], opt
     haveBackup: options.haveBackup ?? false,
     embedded: options.embedded ?? false,
   });
-}
-
-function wrongUp({ version, latest, ahead }: Standing, to: number): Problem[] {
-  if (to < version) {
-    const advice = `to go back, run \`jeex-persistence migrate down --to ${to}\``;
-    return [{ code: 'TARGET', what: `the database is at version ${version}, which is above ${to}`, advice }];
-  }
-  if (to > latest && !ahead) {
-    const advice = 'leave --to out to apply everything there is';
-    return [{ code: 'TARGET', what: `there is no migration ${to}: the newest is ${latest}`, advice }];
-  }
-  return [];
-}
-
-function wrongDown({ version, latest, ahead, applied }: Standing, to: number): Problem[] {
-  if (to > version) {
-    const advice = 'to go forward, run `jeex-persistence migrate up`';
-    return [{ code: 'TARGET', what: `the database is at version ${version}, which is below ${to}`, advice }];
-  }
-  if (!ahead || to === version) return [];
-  const what = `the database is at version ${version}, and this release knows the way back only from ${latest}`;
-  const release = applied.at(-1)?.release;
-  return [
-    { code: 'TARGET', what, advice: `run it with ${release ? `release ${release}` : 'the release'} that migrated it` },
-  ];
 }
 
 /** What a database lacks of this release. */
