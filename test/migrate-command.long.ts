@@ -16,6 +16,14 @@ const migrateOn =
   (...args: string[]) =>
     runCommand(['migrate', ...args], { MIGRATION_DATABASE_URL: url });
 
+/** What a command says to machines, which is one line and nothing else. */
+const oneLine = (out: string) => {
+  assert.match(out, /^[^\n]+\n$/);
+  return JSON.parse(out);
+};
+
+const codes = ({ problems }: { problems: { code: string }[] }): string[] => problems.map(({ code }) => code);
+
 suite('the command migrate', () => {
   test('goes up, down and up again, and tells each step with its duration', async () => {
     const { ownerUrl } = await useTestDatabase({ empty: true });
@@ -42,6 +50,84 @@ suite('the command migrate', () => {
     await run('up', '--to', '2');
     assert.match((await run('down', '--to', '0', '--dry-run')).out, /^-- 002 scope\n.*-- 001 tables\n/s);
     assert.equal(JSON.parse((await run('status', '--json')).out).version, 2);
+  });
+
+  test('judges a dry run as the run itself, and prints it for machines', async () => {
+    const { ownerUrl } = await useTestDatabase({ empty: true });
+    const run = migrateOn(ownerUrl);
+    await run('up', '--to', '2');
+    const above = await run('up', '--to', '9999', '--dry-run');
+    assert.deepEqual([above.code, above.out], [3, '']);
+    assert.match(above.err, /there is no migration 9999/);
+    for (const args of [
+      ['up', '--to', '1', '--dry-run', '--json'],
+      ['down', '--to', '3', '--dry-run', '--json'],
+    ]) {
+      const refused = await run(...args);
+      assert.equal(refused.code, 3, args.join(' '));
+      assert.deepEqual(codes(oneLine(refused.out)), ['TARGET']);
+    }
+    const { version, steps } = oneLine((await run('down', '--to', '0', '--dry-run', '--json')).out);
+    assert.equal(version, 2);
+    assert.deepEqual(
+      steps.map(({ sql, ...step }: { sql: string }) => ({ ...step, sql: sql.length > 0 })),
+      [
+        { version: 2, name: 'scope', action: 'undo', sql: true },
+        { version: 1, name: 'tables', action: 'undo', sql: true },
+      ],
+    );
+    await ask(ownerUrl, "update jeex.schemaversion set md5 = 'another' where version = 1");
+    const changed = await run('down', '--to', '0', '--dry-run');
+    assert.deepEqual([changed.code, changed.out], [3, '']);
+    for (const look of [
+      ['plan', '--json'],
+      ['up', '--dry-run', '--json'],
+    ]) {
+      const refused = await run(...look);
+      assert.equal(refused.code, 3, look.join(' '));
+      assert.deepEqual(codes(oneLine(refused.out)), ['CHECKSUM'], look.join(' '));
+    }
+  });
+
+  test('tells machines of any failure in one line, with what was done before it', async () => {
+    const { ownerUrl } = await useTestDatabase({ empty: true });
+    const run = migrateOn(ownerUrl);
+    await ask(ownerUrl, 'create function jeex.shares_project(uuid, uuid) returns boolean language sql return true');
+    const failed = await run('up', '--json');
+    assert.equal(failed.code, 1);
+    const { error, problems, steps, version } = oneLine(failed.out);
+    assert.match(error, /migration 003 users failed/);
+    assert(failed.err.includes(error));
+    assert.deepEqual([problems, version], [[], 2]);
+    assert.deepEqual(
+      steps.map((step: { version: number }) => step.version),
+      [1, 2],
+    );
+    const nowhere = migrateOn(ownerUrl.replace(/\/[^/]+$/, '/no_such_database'));
+    for (const way of [['up'], ['down', '--to', '0'], ['status'], ['plan'], ['verify']]) {
+      const lost = await nowhere(...way, '--json');
+      assert.equal(lost.code, 1, way[0]);
+      const told = oneLine(lost.out);
+      assert.match(told.error, /no_such_database/, way[0]);
+      assert.deepEqual([told.problems, told.steps], [[], []], way[0]);
+      assert(lost.err.includes(told.error), way[0]);
+    }
+  });
+
+  test('shows what was begun', async () => {
+    const { ownerUrl } = await useTestDatabase({ empty: true });
+    const run = migrateOn(ownerUrl);
+    await run('up', '--to', '2');
+    await ask(
+      ownerUrl,
+      `insert into jeex.schemaprogress values (3, 'do', '{"done": {"rows": 750, "batches": 12}}', now())`,
+    );
+    assert.match((await run('status')).out, /\n {2}003 users {2}missing; begun: 750 rows in 12 batches\n/);
+    assert.match((await run('plan')).out, /\n {2}003 users {2}in one transaction; begun: 750 rows in 12 batches\n/);
+    const [step, next] = oneLine((await run('plan', '--json')).out).steps;
+    assert.deepEqual([step.begun, next.begun], [{ rows: 750, batches: 12 }, null]);
+    const status = oneLine((await run('status', '--json')).out);
+    assert.deepEqual(status.unfinished, [{ version: 3, action: 'do', rows: 750, batches: 12 }]);
   });
 
   test('plans, shows and verifies, for people and for machines', async () => {
@@ -103,10 +189,7 @@ suite('the command migrate', () => {
       assert.match(ended.err, message, what);
     }
     const machine = await run('up', '--to', '1', '--json');
-    assert.deepEqual(
-      JSON.parse(machine.out).problems.map(({ code }: { code: string }) => code),
-      ['TARGET'],
-    );
+    assert.deepEqual(codes(oneLine(machine.out)), ['TARGET']);
     assert.equal((await run('verify', '--drift')).code, 0);
   });
 

@@ -1,11 +1,17 @@
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { suite, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
 import { Client } from 'pg';
 import { up } from '../src/migrator/migrate.ts';
 import { ask, directoryOf, PAIR, tables } from './support/migrations.ts';
 import { useTestDatabase } from './support/postgres.ts';
+import { ENCRYPTION_KEY } from './support/service.ts';
+import { BASE_ENVIRONMENT } from './support/spawned.ts';
 import { until } from './support/until.ts';
 
+const ENTRY = fileURLToPath(new URL('../src/jeex-persistence.js', import.meta.url));
 const STOPPED = new Error('interrupted by SIGINT');
 
 /** Whether a migrator's session runs a statement like this. */
@@ -91,4 +97,43 @@ suite('a migrator that is told to stop', () => {
     await up(ownerUrl, { directory });
     assert.deepEqual(await ask(ownerUrl, 'select distinct done from jeex.a'), [{ done: 1 }]);
   });
+
+  const commands: [string, string[], number, RegExp][] = [
+    ['the command', ['migrate', 'up'], 1, /interrupted by SIGTERM/],
+    ['a service that migrates at its start', ['serve'], 0, /waiting/],
+  ];
+  for (const [what, args, code, message] of commands) {
+    test(`by SIGTERM as ${what} ends at once, and migrates neither then nor later`, async () => {
+      const { ownerUrl, appUrl } = await useTestDatabase({ empty: true });
+      const holder = new Client({ connectionString: ownerUrl });
+      await holder.connect();
+      try {
+        await holder.query('select pg_advisory_lock($1, 2)', [0x6a656578]);
+        const child = spawn(process.execPath, [ENTRY, ...args], {
+          env: {
+            ...BASE_ENVIRONMENT,
+            GRPC_LISTEN: '127.0.0.1:0',
+            HTTP_LISTEN: '127.0.0.1:0',
+            DATABASE_URL: appUrl,
+            MIGRATION_DATABASE_URL: ownerUrl,
+            MIGRATE: 'auto',
+            ENCRYPTION_KEYS: ENCRYPTION_KEY,
+          },
+          stdio: ['ignore', 'ignore', 'pipe'],
+        });
+        const exited = once(child, 'exit');
+        let told = '';
+        child.stderr.on('data', (chunk) => {
+          told += chunk;
+        });
+        await until(() => /waiting for the lock/.test(told) || child.exitCode !== null, 'it waits for the lock');
+        child.kill('SIGTERM');
+        assert.deepEqual(await exited, [code, null], told);
+        assert.match(told, message);
+      } finally {
+        await holder.end();
+      }
+      assert.deepEqual(await tables(ownerUrl), []);
+    });
+  }
 });

@@ -2,16 +2,9 @@ import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
 import { Client } from 'pg';
 import { MigrationRefused, type Problem } from '../src/migrator/errors.ts';
-import { down, type Migrated, migrate, status, up } from '../src/migrator/migrate.ts';
-import { ask, directoryOf, PAIR, tables, versionsOf } from './support/migrations.ts';
+import { down, migrate, status, up } from '../src/migrator/migrate.ts';
+import { ask, directoryOf, expectSteps, PAIR, tables, versionsOf } from './support/migrations.ts';
 import { createTestDatabase, useTestDatabase } from './support/postgres.ts';
-
-/** Where the database is afterwards, and what was done. */
-async function expectSteps(running: Promise<Migrated>, version: number, steps: readonly number[]): Promise<void> {
-  const migrated = await running;
-  assert.equal(migrated.version, version);
-  assert.deepEqual(versionsOf(migrated), steps);
-}
 
 const problemCodes = async (url: string, files: Record<string, string>): Promise<Problem['code'][]> => {
   const { problems } = await status(url, { directory: directoryOf(files) });
@@ -93,6 +86,24 @@ suite('the migrator', async () => {
       ['DIRECTIVE'],
       /destructiv:/,
     ],
+    [
+      'a directive that is written otherwise',
+      { ...PAIR, '002.undo.b.sql': '-- Destructive: b\ndrop table b;' },
+      ['DIRECTIVE'],
+      /002\.undo\.b\.sql: `-- Destructive: b` is written `-- destructive: …`/,
+    ],
+    [
+      'a migration that no release could serve',
+      { ...PAIR, '002.do.b.sql': '-- oldest-release: 003\nselect 1;' },
+      ['DIRECTIVE'],
+      /`oldest-release: 003` is beyond this migration: 002 is the most/,
+    ],
+    [
+      'an undo of another name',
+      { ...withoutUndo, '002.undo.other.sql': '' },
+      ['NO_UNDO'],
+      /002 b has no undo: 002\.undo\.other\.sql is that of another.*bring 002\.undo\.b\.sql/s,
+    ],
   ];
   for (const [what, files, codes, message] of faults) {
     test(`changes nothing when the files have ${what}`, async () => {
@@ -147,7 +158,7 @@ suite('the migrator', async () => {
       await assert.rejects(migrate(ownerUrl, { mode: 'check', directory }), message);
       await assert.rejects(down(ownerUrl, 0, { directory }), message);
       assert.deepEqual(await problemCodes(ownerUrl, files), codes);
-      await expectSteps(migrate(ownerUrl, { mode: 'off', directory }), 0, []);
+      await expectSteps(migrate(ownerUrl, { mode: 'off', directory }), null, []);
     });
   }
 
@@ -163,6 +174,20 @@ suite('the migrator', async () => {
     await expectSteps(up(ownerUrl, { directory }), 3, []);
     assert.equal((await status(ownerUrl, { directory })).ahead, true);
     await assert.rejects(down(ownerUrl, 1, { directory }), /knows the way back only from 2.*run it with release \d/s);
+  });
+
+  test('lets go back from a version that says nobody can serve it', async () => {
+    const { ownerUrl } = await useTestDatabase({ empty: true });
+    const directory = directoryOf(three);
+    await up(ownerUrl, { directory });
+    await ask(ownerUrl, 'update jeex.schemaversion set oldest_release = 999 where version = 3');
+    await assert.rejects(
+      migrate(ownerUrl, { mode: 'check', directory }),
+      /knows migration 999; .*a release that has migration 999, or run `jeex-persistence migrate down --to 2`/s,
+    );
+    await assert.rejects(up(ownerUrl, { directory }), /knows migration 999/);
+    await expectSteps(down(ownerUrl, 2, { directory }), 2, [3]);
+    await expectSteps(up(ownerUrl, { directory }), 3, [3]);
   });
 
   test('goes up to a version and no further, and refuses one that is not above', async () => {
@@ -201,6 +226,35 @@ suite('the migrator', async () => {
     await assert.rejects(down(ownerUrl, 2, { directory }), /is at version 1, which is below 2/);
     await expectSteps(down(ownerUrl, 1, { directory }), 1, []);
     await expectSteps(migrate(ownerUrl, { mode: 'auto', directory }), 3, [2, 3]);
+  });
+});
+
+suite('who migrates', () => {
+  test('is the owner of the schema and nobody else', async () => {
+    const database = await useTestDatabase({ empty: true });
+    const directory = directoryOf(PAIR);
+    const refused = /schema jeex belongs to jeex_owner, .*name the role jeex_owner in MIGRATION_DATABASE_URL/s;
+    for (const url of [database.adminUrl, database.urlAs('app')]) {
+      await assert.rejects(
+        up(url, { directory }),
+        (error) => error instanceof MigrationRefused && refused.test(`${error}`),
+      );
+      await assert.rejects(down(url, 0, { directory }), refused);
+    }
+    assert.deepEqual(await tables(database.ownerUrl), []);
+    await expectSteps(up(database.ownerUrl, { directory }), 2, [1, 2]);
+  });
+
+  test('is jeex_owner where the schema is still to be made', async () => {
+    const database = await useTestDatabase({ empty: true });
+    const directory = directoryOf(PAIR);
+    await ask(database.ownerUrl, 'drop schema jeex');
+    await assert.rejects(
+      up(database.adminUrl, { directory }),
+      /there is no schema jeex, .*`jeex-persistence bootstrap` first/s,
+    );
+    assert.deepEqual(await ask(database.adminUrl, "select from pg_namespace where nspname = 'jeex'"), []);
+    await expectSteps(up(database.ownerUrl, { directory }), 2, [1, 2]);
   });
 });
 

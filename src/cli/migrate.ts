@@ -38,7 +38,7 @@ const moving = (command: Command): Command =>
     .option('--dry-run', 'print the SQL instead of running it')
     .option('--i-have-a-backup', 'run what loses data also without a backup of the last hour that the server knows of')
     .option('--wait <seconds>', 'how long to wait for another migrator', parseWait, 60)
-    .option('--json', 'one line of JSON at the end instead of a line for each migration');
+    .option('--json', 'one line of JSON at the end, also of a failure, instead of a line for each migration');
 
 function addMigrateLooks(migrate: Command): void {
   migrate

@@ -28,8 +28,11 @@ export async function migrateGenerate({ name, dryRun = false, json = false }: Mi
   await untilInterrupted(async (signal) => {
     tell('starting a temporary PostgreSQL');
     await using server = await startScratchServer(tell, signal);
-    const generated = await generate({ name, server, dryRun, log: tell, signal }).catch((error: unknown) => {
-      if (error instanceof NotGenerated && dryRun && !json) show(error.drafts, dryRun);
+    const generated = await generate({ name, server, dryRun, log: tell, signal }).catch((error: Error) => {
+      const drafts = error instanceof NotGenerated ? error.drafts : [];
+      if (json) print(JSON.stringify({ error: error.message, drafts }));
+      else if (dryRun) show(drafts, dryRun);
+      else if (drafts.length > 0) tell('`--dry-run` shows how far it came');
       throw error;
     });
     if (json) print(JSON.stringify({ dryRun, ...generated }));

@@ -2,39 +2,46 @@ import { EXIT } from '../exit.ts';
 import { headerLines } from '../migrator/directives.ts';
 import { drift as readDrift } from '../migrator/drift.ts';
 import { describeProblem, type Problem, refuse } from '../migrator/errors.ts';
-import { label, type Migration, number } from '../migrator/files.ts';
+import { label, number } from '../migrator/files.ts';
 import { oldestRelease } from '../migrator/history.ts';
 import { behind, status } from '../migrator/migrate.ts';
 import type { Standing } from '../migrator/preflight.ts';
+import { type RouteStep, routeUp } from '../migrator/route.ts';
 import { looking } from '../migrator/session.ts';
+import { describeProgress, type Unfinished } from '../migrator/unfinished.ts';
 import { onDatabase } from './migrate.ts';
-import { print } from './output.ts';
+import { answer } from './migrate-answer.ts';
 
 interface LookOptions {
   readonly json?: boolean | undefined;
 }
 
 /** Shows the migrations and what is wrong with them; the exit code is 3 then. */
-export async function migrateStatus({ json = false }: LookOptions): Promise<void> {
-  await onDatabase('read', async ({ url }) => {
-    const standing = await status(url);
-    print(json ? JSON.stringify(asJson(standing)) : describe(standing));
-    if (standing.problems.length > 0) process.exitCode = EXIT.refused;
-  });
-}
+export const migrateStatus = async ({ json = false }: LookOptions): Promise<void> =>
+  await answer(json, () =>
+    onDatabase('read', async ({ url }) => {
+      const standing = await status(url);
+      if (standing.problems.length > 0) process.exitCode = EXIT.refused;
+      return { json: asJson(standing), text: describe(standing) };
+    }),
+  );
 
 /** Shows what `migrate up` would do and what its files say of it. @throws MigrationRefused when it would not do it */
-export async function migratePlan({ json = false }: LookOptions): Promise<void> {
-  await onDatabase('read', async ({ url }) => {
-    const standing = await status(url);
-    const { version, latest, pending, problems } = standing;
-    if (json) print(JSON.stringify({ version, latest, steps: pending.map(outline), problems }));
-    refuse(problems);
-    if (json) return;
-    print([where(standing), ...pending.map(describeStep)].join('\n'));
-    if (pending.length === 0) print('nothing to do');
-  });
-}
+export const migratePlan = async ({ json = false }: LookOptions): Promise<void> =>
+  await answer(json, () =>
+    onDatabase('read', async ({ url }) => {
+      const standing = await status(url);
+      const { version, latest } = standing;
+      const { steps, problems } = routeUp(standing);
+      refuse(problems);
+      const planned = steps.map((step) => ({ ...step, begun: begunOf(standing, step.version) }));
+      const lines = planned.length > 0 ? planned.map(describeStep) : ['nothing to do'];
+      return {
+        json: { version, latest, steps: planned.map(outline), problems },
+        text: [where(standing), ...lines].join('\n'),
+      };
+    }),
+  );
 
 export interface VerifyOptions extends LookOptions {
   /** Compare the schema itself, too. */
@@ -45,20 +52,25 @@ export interface VerifyOptions extends LookOptions {
  * Insists that the database has what this release has, as it was written, and with `drift` that its schema is still what the
  * migrations made; the exit code is 3 when something differs.
  */
-export async function migrateVerify({ json = false, drift = false }: VerifyOptions): Promise<void> {
-  await onDatabase('read', async ({ url }) => {
-    const standing = await status(url);
-    const behindBy = standing.pending.length > 0 ? [behind(standing)] : [];
-    const drifted = drift ? await driftOf(url) : [];
-    const problems: Problem[] = [...standing.problems, ...behindBy, ...drifted];
-    if (problems.length > 0) process.exitCode = EXIT.refused;
-    if (json) return print(JSON.stringify({ version: standing.version, latest: standing.latest, problems }));
-    for (const problem of problems) print(`problem: ${describeProblem(problem)}`);
-    if (problems.length > 0) return;
-    print(`verified: ${where(standing)}, every migration as it was written`);
-    if (drift) print('the schema is what the migrations made');
-  });
-}
+export const migrateVerify = async ({ json = false, drift = false }: VerifyOptions): Promise<void> =>
+  await answer(json, () =>
+    onDatabase('read', async ({ url }) => {
+      const standing = await status(url);
+      const { version, latest, pending } = standing;
+      const behindBy = pending.length > 0 ? [behind(standing)] : [];
+      const drifted = drift ? await driftOf(url) : [];
+      const problems: Problem[] = [...standing.problems, ...behindBy, ...drifted];
+      if (problems.length > 0) process.exitCode = EXIT.refused;
+      const verified = [
+        `verified: ${where(standing)}, every migration as it was written`,
+        ...(drift ? ['the schema is what the migrations made'] : []),
+      ];
+      const lines = problems.length > 0 ? problems.map(tellProblem) : verified;
+      return { json: { version, latest, problems }, text: lines.join('\n') };
+    }),
+  );
+
+const tellProblem = (problem: Problem): string => `problem: ${describeProblem(problem)}`;
 
 /** A schema that cannot be compared has not been found good. */
 async function driftOf(url: string): Promise<readonly Problem[]> {
@@ -73,10 +85,20 @@ const asJson = (standing: Standing) => ({
   pending: standing.pending.map(({ version, name }) => ({ version, name })),
 });
 
-/** A pending migration and what its head says. */
-const outline = (migration: Migration) => {
-  const { run, destructive, dataDependent, oldestRelease: oldest } = migration.directives;
-  return { version: migration.version, name: migration.name, run, destructive, dataDependent, oldestRelease: oldest };
+/** A migration that would be applied. */
+interface Planned extends Pick<RouteStep, 'version' | 'name' | 'script'> {
+  /** What an earlier run has done of it already; null: nothing. */
+  readonly begun: Unfinished | null;
+}
+
+const begunOf = ({ unfinished }: Standing, version: number): Unfinished | null =>
+  unfinished.find((step) => step.action === 'do' && step.version === version) ?? null;
+
+/** A planned migration and what its head says. */
+const outline = ({ version, name, script, begun }: Planned) => {
+  const { run, destructive, dataDependent, oldestRelease: oldest } = script.directives;
+  const done = begun && { rows: begun.rows, batches: begun.batches };
+  return { version, name, run, destructive, dataDependent, oldestRelease: oldest, begun: done };
 };
 
 function describe(standing: Standing): string {
@@ -86,8 +108,8 @@ function describe(standing: Standing): string {
     ...applied.map(
       (row) => `  ${label(row)}  applied ${row.runAt.toISOString()}${row.release ? ` by ${row.release}` : ''}`,
     ),
-    ...pending.map((row) => `  ${label(row)}  missing`),
-    ...problems.map((problem) => `problem: ${describeProblem(problem)}`),
+    ...pending.map((row) => `  ${label(row)}  missing${tellBegun(begunOf(standing, row.version))}`),
+    ...problems.map(tellProblem),
   ].join('\n');
 }
 
@@ -103,10 +125,12 @@ const HOW = {
   batches: 'in batches, each in a transaction',
 } as const;
 
-function describeStep(migration: Migration): string {
-  const { run, destructive } = migration.directives;
-  const [head = ''] = migration.sql.split('\n\n', 1);
+function describeStep({ version, name, script, begun }: Planned): string {
+  const { run, destructive } = script.directives;
+  const [head = ''] = script.sql.split('\n\n', 1);
   const remarks = headerLines(head).map((line) => `      ${line.replace(/^--\s?/, '')}`);
   const asks = destructive === null ? [] : ['      asks for --i-have-a-backup, or a backup of the last hour'];
-  return [`  ${label(migration)}  ${HOW[run]}`, ...remarks, ...asks].join('\n');
+  return [`  ${label({ version, name })}  ${HOW[run]}${tellBegun(begun)}`, ...remarks, ...asks].join('\n');
 }
+
+const tellBegun = (begun: Unfinished | null): string => (begun === null ? '' : `; ${describeProgress(begun)}`);

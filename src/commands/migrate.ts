@@ -1,8 +1,11 @@
 import { provideDatabase } from '../db/provide.ts';
-import { MigrationRefused, type Problem, refuse } from '../migrator/errors.ts';
-import { label, type Migration, readMigrations, type Script } from '../migrator/files.ts';
+import { refuse } from '../migrator/errors.ts';
+import { label, readMigrations } from '../migrator/files.ts';
 import { down, type Migrated, type MigratorOptions, status, up } from '../migrator/migrate.ts';
+import type { Standing } from '../migrator/preflight.ts';
+import { type Route, routeDown, routeUp } from '../migrator/route.ts';
 import { untilInterrupted } from './interrupt.ts';
+import { type Answer, answer } from './migrate-answer.ts';
 import { print, tell } from './output.ts';
 import { ownerConfig, schemaConfig } from './owner.ts';
 
@@ -19,93 +22,78 @@ export interface MoveOptions {
 }
 
 /** Applies what is missing, or prints its SQL. @throws MigrationRefused, MigrationFailed */
-export async function migrateUp(options: MoveOptions): Promise<void> {
-  if (options.dryRun)
-    return await dryRun(({ pending }) => pending.filter(({ version }) => version <= (options.to ?? version)));
-  await move(options, (url, migrator) => up(url, { ...migrator, to: options.to }));
-}
+export const migrateUp = async (options: MoveOptions): Promise<void> =>
+  await answer(options.json ?? false, () =>
+    options.dryRun
+      ? dryRun((standing) => routeUp(standing, options.to))
+      : move(options, (url, migrator) => up(url, { ...migrator, to: options.to })),
+  );
 
 /** Undoes the migrations above a version, or prints the SQL. @throws MigrationRefused, MigrationFailed */
-export async function migrateDown(options: MoveOptions & { readonly to: number }): Promise<void> {
-  if (options.dryRun) {
-    return await dryRun(({ version }) =>
-      readMigrations()
-        .migrations.filter((migration) => migration.version > options.to && migration.version <= version)
-        .reverse()
-        .flatMap((migration) => (migration.undo === null ? [] : [{ ...migration, ...migration.undo }])),
-    );
-  }
-  await move(options, (url, migrator) => down(url, options.to, migrator));
-}
+export const migrateDown = async (options: MoveOptions & { readonly to: number }): Promise<void> =>
+  await answer(options.json ?? false, () =>
+    options.dryRun
+      ? dryRun((standing) => routeDown(standing, readMigrations(), options.to))
+      : move(options, (url, migrator) => down(url, options.to, migrator)),
+  );
 
-async function move(
-  options: MoveOptions,
+const move = async (
+  { json = false, iHaveABackup: haveBackup = false, wait }: MoveOptions,
   work: (url: string, migrator: MigratorOptions) => Promise<Migrated>,
-): Promise<void> {
-  const { json = false, iHaveABackup: haveBackup = false, wait } = options;
-  await onDatabase('write', async ({ url, embedded }) => {
-    const migrator: MigratorOptions = {
+): Promise<Answer> =>
+  await onDatabase('write', async ({ url, embedded, signal }) => {
+    const { version, steps } = await work(url, {
       log: { info: tell },
       patienceMs: wait * 1000,
+      signal,
       haveBackup,
       embedded,
       onStep: json ? undefined : (step) => print(`${PAST[step.action]} ${label(step)} in ${seconds(step.durationMs)}`),
-    };
-    try {
-      const { version, steps } = await work(url, migrator);
-      if (json) print(JSON.stringify({ version, steps }));
-      else print(steps.length > 0 ? `now at ${version}` : `nothing to do: at ${version}`);
-    } catch (error) {
-      if (json) print(JSON.stringify(failure(error as Error)));
-      throw error;
-    }
+    });
+    return { json: { version, steps }, text: steps.length > 0 ? `now at ${version}` : `nothing to do: at ${version}` };
   });
-}
 
 const PAST = { do: 'applied', undo: 'undone' } as const;
 
 const seconds = (ms: number): string => `${(ms / 1000).toFixed(ms < 10_000 ? 2 : 0)} s`;
 
-/** For machines: what went wrong, and each problem apart. */
-const failure = (error: Error): { error: string; problems: readonly Problem[] } => ({
-  error: error.message,
-  problems: error instanceof MigrationRefused ? error.problems : [],
-});
-
-type Standing = Awaited<ReturnType<typeof status>>;
-
-/** Prints the scripts that would run, in their order. @throws MigrationRefused when none would */
-async function dryRun(
-  choose: (standing: Standing) => readonly (Pick<Migration, 'version' | 'name'> & Script)[],
-): Promise<void> {
+/** The scripts that would run, in their order. @throws MigrationRefused when none would, as without `--dry-run` */
+const dryRun = async (choose: (standing: Standing) => Route): Promise<Answer> =>
   await onDatabase('read', async ({ url }) => {
     const standing = await status(url);
-    refuse(standing.problems);
-    const scripts = choose(standing);
-    for (const script of scripts) print(`-- ${label(script)}\n${script.sql}`);
-    if (scripts.length === 0) print(`-- nothing to do: at ${standing.version}`);
+    const { steps, problems } = choose(standing);
+    refuse(problems);
+    const scripts = steps.map(({ version, name, action, script }) => ({ version, name, action, sql: script.sql }));
+    const text = scripts.map((script) => `-- ${label(script)}\n${script.sql}`).join('\n');
+    return {
+      json: { version: standing.version, steps: scripts },
+      text: text || `-- nothing to do: at ${standing.version}`,
+    };
   });
-}
 
 /** The database that a command on the schema works with. */
 export interface Target {
   readonly url: string;
   /** Of this machine alone, rather than given by URL. */
   readonly embedded: boolean;
+  /** Aborts when the command is interrupted. */
+  readonly signal: AbortSignal;
 }
 
 /**
  * Runs the work on the configured database or on the embedded one, which it starts and stops. Looking is also possible while
  * a service uses the embedded one.
  */
-export async function onDatabase(use: 'read' | 'write', work: (target: Target) => Promise<void>): Promise<void> {
+export async function onDatabase(use: 'read' | 'write', work: (target: Target) => Promise<Answer>): Promise<Answer> {
   const config = use === 'write' ? ownerConfig() : schemaConfig();
+  let result: Answer = { json: {}, text: '' };
   await untilInterrupted(async (signal) => {
     const database = await provideDatabase(config, { share: use === 'read', log: { info: tell }, signal });
     try {
-      await work({ url: database.migrationUrl, embedded: config.databaseUrl === null });
+      result = await work({ url: database.migrationUrl, embedded: config.databaseUrl === null, signal });
     } finally {
       await database.stop();
     }
   });
+  return result;
 }

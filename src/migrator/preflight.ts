@@ -57,7 +57,8 @@ function tooNew(applied: readonly Applied[], latest: number): Problem[] {
   if (oldest <= latest) return [];
   const version = applied.at(-1)?.version ?? 0;
   const { version: shutOutBy, release } = applied.find((row) => row.oldestRelease === oldest) as Applied;
-  const serving = release && version > latest ? `release ${release} or later` : `a release that has ${number(oldest)}`;
+  const knowing = `a release that has migration ${number(oldest)}`;
+  const serving = release && version > latest ? `release ${release} or later` : knowing;
   const back =
     version > latest
       ? `let the release that migrated it run \`migrate down --to ${latest}\``

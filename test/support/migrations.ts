@@ -1,3 +1,4 @@
+import assert from 'node:assert/strict';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -40,3 +41,14 @@ export const tables = async (url: string): Promise<string[]> => {
 
 /** The versions of the steps that were taken, in order. */
 export const versionsOf = ({ steps }: Migrated): number[] => steps.map(({ version }) => version);
+
+/** Where the database is afterwards, and what was done. */
+export async function expectSteps(
+  running: Promise<Migrated>,
+  version: number | null,
+  steps: readonly number[],
+): Promise<void> {
+  const migrated = await running;
+  assert.equal(migrated.version, version);
+  assert.deepEqual(versionsOf(migrated), steps);
+}

@@ -1,6 +1,7 @@
 import type { Action, Diagnostic, FactBase, Plan, StableId } from '@supabase/pg-delta';
 import { Pool } from 'pg';
 import { MIGRATOR_TABLES } from '../history.ts';
+import { replaceFunctions } from './functions.ts';
 import type { Libraries } from './libraries.ts';
 import { alterPolicies } from './policies.ts';
 import { connected, type ScratchDatabase } from './scratch.ts';
@@ -37,11 +38,11 @@ export const withoutMigratorTables = (database: ScratchDatabase): Promise<void> 
 const RENAMED_BY_CONTENT = new Set(['constraint', 'index']);
 
 /** What leads from one schema to the other, in an order that PostgreSQL takes. @throws Error where there is no such order */
-export function planBetween(from: FactBase, to: FactBase, { delta }: Libraries): readonly Action[] {
+export function planBetween(from: FactBase, to: FactBase, { delta, parser }: Libraries): readonly Action[] {
   const found = delta.plan(from, to, { renames: 'prompt', acceptRenames: [] });
   const acceptRenames = harmlessRenames(found);
   const { actions } = acceptRenames.length === 0 ? found : delta.plan(from, to, { renames: 'prompt', acceptRenames });
-  return alterPolicies(actions, from, to);
+  return replaceFunctions(alterPolicies(actions, from, to), from, to, parser);
 }
 
 const harmlessRenames = ({ renameCandidates }: Plan): { from: StableId; to: StableId }[] =>

@@ -1,3 +1,6 @@
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { SCHEMA_FILE } from '../files.ts';
 import { as, each } from '../lint/ast.ts';
 import { type Parser, SqlSyntaxError, type Statement } from '../lint/parser.ts';
 import { connected, type ScratchDatabase } from './scratch.ts';
@@ -14,6 +17,8 @@ export interface Rename {
 
 /** The declared schema, read. */
 export interface Declared {
+  /** As it was parsed. */
+  readonly text: string;
   readonly statements: readonly Statement[];
   readonly renames: readonly Rename[];
 }
@@ -27,16 +32,46 @@ export class DeclaredError extends Error {
 }
 
 const RENAMED = /^\s*--\s*renamed-from:\s*(\S+)\s*$/;
+/** A comment that is meant to be one, maybe; what stands between backquotes is spoken of. */
+const LIKE_RENAMED = /(?:--|\/\*).*renamed?[-_ ]?from/i;
+/** What makes, alters or grants something, or says in whose name; nothing that reads or writes rows, or ends a transaction. */
+const DECLARES =
+  /^(?:(?:Create|Alter|Grant).*|CompositeTypeStmt|IndexStmt|ViewStmt|RuleStmt|DefineStmt|CommentStmt|VariableSetStmt)$/;
 const NAME = /^[a-z_][a-z0-9_]*$/;
 
-/** Reads a declared schema. @throws DeclaredError where it is no SQL, or a rename stands above nothing that has a name */
+/** Reads the declared schema of a directory. @throws Error where there is none; DeclaredError as `parseDeclared` does */
+export function readDeclared(directory: string, parser: Parser): Declared {
+  const file = join(directory, SCHEMA_FILE);
+  try {
+    return parseDeclared(readFileSync(file, 'utf8').replace(/\r\n?/g, '\n'), parser);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
+    throw new Error(`there is no ${file}: bring it back, it declares what the migrations make`, { cause: error });
+  }
+}
+
+/**
+ * Reads a declared schema.
+ * @throws DeclaredError where it is no SQL, where something declares nothing or a rename stands above nothing that has a name
+ */
 export function parseDeclared(text: string, parser: Parser): Declared {
   try {
     const statements = parser.statements(text);
-    return { statements, renames: readRenames(text, statements) };
+    for (const { node, line } of statements) refuseDeed(Object.keys(node)[0] ?? '', line);
+    if (!statements.some(({ node }) => as('CreateStmt', node)))
+      throw new DeclaredError(1, 'it declares no table: what the migrations make would all be dropped');
+    return { text, statements, renames: readRenames(text, statements) };
   } catch (error) {
     throw error instanceof SqlSyntaxError ? new DeclaredError(error.line, error.message, { cause: error }) : error;
   }
+}
+
+function refuseDeed(kind: string, line: number): void {
+  if (DECLARES.test(kind)) return;
+  throw new DeclaredError(
+    line,
+    'this declares nothing: what a migration does besides, such as writing rows, is written there by hand',
+  );
 }
 
 /** By name: each function as a person wrote it. */
@@ -51,10 +86,11 @@ export function declaredFunctions({ statements }: Declared): ReadonlyMap<string,
 
 function readRenames(text: string, statements: readonly Statement[]): Rename[] {
   const lines = text.split('\n');
-  if (!lines.some((line) => RENAMED.test(line))) return [];
+  if (!lines.some(isLikeRename)) return [];
   const named = namedLines(text, statements);
   return lines.flatMap((line, index) => {
     const from = RENAMED.exec(line)?.[1];
+    if (from === undefined && isLikeRename(line)) throw new DeclaredError(index + 1, FORM);
     if (from === undefined) return [];
     const below = index + 1 + lines.slice(index + 1).findIndex((other) => !/^\s*--/.test(other));
     const found = named.get(below + 1);
@@ -65,19 +101,34 @@ function readRenames(text: string, statements: readonly Statement[]): Rename[] {
   });
 }
 
+const isLikeRename = (line: string): boolean => LIKE_RENAMED.test(line.replace(/`[^`]*`/g, ''));
+
+const FORM = 'a rename is a line of its own, directly above that of the table or column: `-- renamed-from: old_name`';
+
+/** Where a column of a table or of a composite type is declared; the first line where only its name is not found. */
+export function lineOfColumn({ text, statements }: Declared, relation: string, column: string): number {
+  for (const { node } of statements) {
+    const [table, type] = [as('CreateStmt', node), as('CompositeTypeStmt', node)];
+    if ((table?.relation ?? type?.typevar)?.relname !== relation) continue;
+    const found = each('ColumnDef', table?.tableElts ?? type?.coldeflist).find(({ colname }) => colname === column);
+    if (found) return lineAt(text, found.location);
+  }
+  return 1;
+}
+
+const lineAt = (text: string, byte = 0): number => Buffer.from(text).subarray(0, byte).toString().split('\n').length;
+
 /** By line: the table or column whose name stands first there. */
 function namedLines(text: string, statements: readonly Statement[]): Map<number, Pick<Rename, 'table' | 'column'>> {
-  const bytes = Buffer.from(text);
-  const lineAt = (byte = 0) => bytes.subarray(0, byte).toString().split('\n').length;
   const named = new Map<number, Pick<Rename, 'table' | 'column'>>();
   for (const { node } of statements) {
     const { relation, tableElts } = as('CreateStmt', node) ?? {};
     const table = relation?.relname;
     if (table === undefined) continue;
     for (const { colname, location } of each('ColumnDef', tableElts).toReversed()) {
-      if (colname !== undefined) named.set(lineAt(location), { table, column: colname });
+      if (colname !== undefined) named.set(lineAt(text, location), { table, column: colname });
     }
-    named.set(lineAt(relation?.location), { table, column: null });
+    named.set(lineAt(text, relation?.location), { table, column: null });
   }
   return named;
 }

@@ -52,7 +52,7 @@ function settle(found: Detail, wanted: Detail): string[] {
   const isRenamed = found.notNull !== null && notNull !== null && found.notNull !== notNull;
   return [
     ...(isRenamed ? [rename(relation, found.notNull, notNull)] : []),
-    ...(found.statistics === statistics ? [] : [`${column} SET STATISTICS ${statistics ?? 'DEFAULT'}`]),
+    ...(found.statistics === statistics ? [] : [`${column} SET STATISTICS ${statistics ?? -1}`]),
     ...(found.kind === 'index' ? [] : settleStorage(column, found, storage, compression)),
   ];
 }

@@ -32,7 +32,7 @@ export class Formatter {
    * as it was where that would mean something else to the parser.
    */
   format(sql: string): string {
-    const statement = sql.trim();
+    const statement = sql.trim().replace(/\s*;$/, '');
     const pieces = this.#withoutPrefixes(this.#cut(statement));
     const text = join(pieces);
     if (this.#meaning(text) !== this.#meaning(statement)) return statement;

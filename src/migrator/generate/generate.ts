@@ -4,9 +4,11 @@ import { type Catalogue, diffCatalogues } from '../catalogue.ts';
 import { expectedCatalogue, writeCatalogue } from '../drift.ts';
 import { MIGRATIONS } from '../files.ts';
 import { build, type Workshop } from './build.ts';
+import { Hazard } from './hazards.ts';
 import { loadLibraries } from './libraries.ts';
+import { refuseOrder } from './order.ts';
 import { prove } from './prove.ts';
-import { openRenames } from './renames.ts';
+import { openRenames, type Renaming } from './renames.ts';
 import { openScratch, type ScratchServer } from './scratch.ts';
 import { differencesOf, makeSides, type Sides } from './sides.ts';
 import { type GeneratedFile, tryOut } from './trial.ts';
@@ -73,13 +75,15 @@ async function makeFiles(
   workshop: Workshop,
   options: GenerateOptions,
 ): Promise<readonly GeneratedFile[]> {
+  const renamings = openRenames(sides.declared, sides.start.facts);
+  await refuseOrder(sides.declared, sides.start.database, sides.goal.database);
   if (differencesOf(sides, workshop.libraries).length === 0) return [];
   // What is declared apart from a function, such as a setting of it, is only in PostgreSQL's own wording.
   const wordings = [workshop.writer.declared, workshop.writer.plain];
   const attempts: Attempt[] = [];
   for (const wording of wordings) {
-    const made = await attempt(sides, workshop, options, wording);
-    if (made.leftOver.length === 0) return accept(made);
+    const made = await attempt(sides, renamings, workshop, options, wording);
+    if (made.leftOver.length === 0) return accept(made, options);
     attempts.push(made);
   }
   const { files = [], leftOver = [] } = attempts[0] ?? {};
@@ -88,6 +92,7 @@ async function makeFiles(
 
 const BY_HAND =
   'this migration has to be written by hand, since what could be generated for it does not lead where it should';
+const HAZARDOUS = 'write this migration by hand, since what could be generated for it is not safe';
 const AGAINST_LINT =
   'the lint has something against it: declare it otherwise, or write it by hand with the reason for an exception';
 
@@ -96,27 +101,36 @@ interface Attempt {
   /** Why it does not do what it should. */
   readonly leftOver: readonly string[];
   readonly findings: readonly string[];
+  readonly doubts: readonly string[];
 }
 
-function accept({ files, findings }: Attempt): readonly GeneratedFile[] {
+function accept({ files, findings, doubts }: Attempt, options: GenerateOptions): readonly GeneratedFile[] {
+  for (const doubt of doubts) report(doubt, options);
   if (findings.length > 0) throw new NotGenerated(AGAINST_LINT, findings, files);
   return files;
 }
 
 /** Builds the migrations in one wording and lets them prove themselves. */
-async function attempt(sides: Sides, workshop: Workshop, options: GenerateOptions, wording: Wording): Promise<Attempt> {
+async function attempt(
+  sides: Sides,
+  renamings: readonly Renaming[],
+  workshop: Workshop,
+  options: GenerateOptions,
+  wording: Wording,
+): Promise<Attempt> {
   const { name, directory = MIGRATIONS } = options;
-  const renamings = openRenames(sides.declared, sides.start.facts);
   report('building the migration', options);
   try {
     const drafts = await build(sides.start, sides.goal, renamings, wording, workshop);
     using trial = await tryOut(drafts, name, directory, workshop.libraries.parser);
     report('proving it: up, all the way back, and up again', options);
     const leftOver = await prove(trial, sides.migrated, sides.catalogues.goal, workshop.scratch);
-    return { files: trial.files, findings: trial.findings, leftOver };
+    const doubts = drafts.flatMap((draft) => draft.doubts);
+    return { files: trial.files, findings: trial.findings, leftOver, doubts };
   } catch (error) {
     options.signal?.throwIfAborted();
-    return { files: [], findings: [], leftOver: [(error as Error).message] };
+    if (error instanceof Hazard) throw new NotGenerated(HAZARDOUS, error.reasons, []);
+    return { files: [], findings: [], leftOver: [(error as Error).message], doubts: [] };
   }
 }
 

@@ -37,6 +37,7 @@ export function doHeader({ version, name, draft, findings, rules }: Head): strin
   return comment([
     `${number(version)} ${name}, generated from schema.sql: read it, and put your own reasons where it gives some.`,
     ...draft.summary,
+    ...draft.doubts,
     ...describeEffects(draft.effects),
     ...describeRun(draft),
     ...advice(findings),
@@ -50,7 +51,13 @@ export function doHeader({ version, name, draft, findings, rules }: Head): strin
 
 /** The comments above its undo. */
 export const undoHeader = ({ version, name, draft, findings }: Omit<Head, 'rules'>): string =>
-  comment([`Takes back ${number(version)} ${name}.`, ...runLine(draft), ...lossLine(findings)]);
+  comment([
+    `Takes back ${number(version)} ${name}.`,
+    ...describeEffects(draft.undoEffects),
+    ...describeRun(draft),
+    ...runLine(draft),
+    ...lossLine(findings),
+  ]);
 
 const describeEffects = ({ locked, rewritten }: Effects): string[] => [
   ...[...locked].map(([mode, tables]) => `Locks ${tables.join(', ')} until its end: ${WAITING[mode]}.`),
@@ -94,8 +101,8 @@ const comment = (lines: readonly string[]): string =>
 function wrap(line: string): string[] {
   const wrapped: string[] = [];
   let current = '--';
-  // A line that begins with a word and a colon would be taken for a directive.
-  for (const word of line.split(/ (?![a-z-]+:(?: |$))/)) {
+  // A line that begins with a word and a colon, whatever is before them, would be taken for a directive.
+  for (const word of line.split(/ (?![^a-z]*[a-z_-]+:)/i)) {
     if (current.length + 1 + word.length > WIDTH) {
       wrapped.push(current);
       current = '--  ';

@@ -5,6 +5,8 @@ import { type Ends, key, type Statement } from './steps.ts';
 /** Who runs migrations. */
 const OWNER = 'jeex_owner';
 const GIVEN = /^ALTER (FUNCTION|PROCEDURE|AGGREGATE) (.+) OWNER TO "([^"]+)"$/s;
+const GRANTED_TO_ITSELF = /^GRANT .+ TO "jeex_owner"$/s;
+const TAKEN_FROM_ITSELF = /^REVOKE .+ ON FUNCTION .+ FROM "jeex_owner"$/s;
 const GIVEN_TO_ITSELF = /^ALTER .+ OWNER TO "jeex_owner"$/s;
 const EVERY_RIGHT =
   /^GRANT (EXECUTE|USAGE|SELECT, UPDATE, USAGE|DELETE, INSERT, MAINTAIN, REFERENCES, SELECT, TRIGGER, TRUNCATE, UPDATE) ON /;
@@ -19,7 +21,13 @@ export function asOwner(statements: readonly Statement[], ends: Ends): Statement
     .filter((statement) => !goesWithoutSaying(statement, statements, made, ends.to))
     .flatMap((statement) => narrowRight(statement, ends, made) ?? []);
   const handed = said.filter(({ sql }) => GIVEN.test(sql));
-  const kept = said.filter(({ sql }) => !GIVEN.test(sql));
+  const back = said.filter((statement) => isGivenBack(statement, made, ends.to));
+  const rest = said.filter((statement) => !handed.includes(statement) && !back.includes(statement));
+  // Who replaces a function has to be allowed to call it.
+  const kept = [
+    ...rest.filter(({ sql }) => !TAKEN_FROM_ITSELF.test(sql)),
+    ...rest.filter(({ sql }) => TAKEN_FROM_ITSELF.test(sql)),
+  ];
   const names = kept.map(({ sql, action }) => (/^DROP /.test(sql) ? OWNER : nameFor(action, made, ends.from)));
   const inNames = kept.flatMap((statement, index) => {
     const [name = OWNER, before = OWNER, after = OWNER] = [names[index], names[index - 1], names[index + 1]];
@@ -42,6 +50,7 @@ export function asOwner(statements: readonly Statement[], ends: Ends): Statement
     ...inNames,
     ...others.map((role) => plain(`GRANT CREATE ON SCHEMA jeex TO ${role}`)),
     ...handed,
+    ...back.flatMap((statement) => inName(ownerOf(routineOf(statement), ends.to), statement)),
     ...guests.map((role) => plain(`REVOKE CREATE ON SCHEMA jeex FROM ${role}`)),
   ];
 }
@@ -60,10 +69,25 @@ export const takenBack = (actions: readonly Action[], from: FactBase): string[] 
 
 const plain = (sql: string): Statement => ({ sql, action: null });
 
+const inName = (role: string, statement: Statement): Statement[] => [
+  plain(`SET LOCAL ROLE ${role}`),
+  statement,
+  plain('RESET ROLE'),
+];
+
+const routineOf = ({ action }: Statement): StableId | undefined => action?.consumes.find(isRoutine);
+
+/** A right of jeex_owner on a function that it hands over: given before, it would become a right of the new owner. */
+function isGivenBack(statement: Statement, made: ReadonlySet<string>, to: FactBase): boolean {
+  const routine = routineOf(statement);
+  const isNew = routine !== undefined && made.has(key(routine)) && ownerOf(routine, to) !== OWNER;
+  return isNew && GRANTED_TO_ITSELF.test(statement.sql);
+}
+
 const isRoutine = ({ kind }: StableId): boolean => kind === 'function' || kind === 'procedure' || kind === 'aggregate';
 
-const ownerOf = (id: StableId, base: FactBase): string => {
-  const owner = base.outgoingEdges(id).find(({ kind }) => kind === 'owner')?.to;
+const ownerOf = (id: StableId | undefined, base: FactBase): string => {
+  const owner = id && base.outgoingEdges(id).find(({ kind }) => kind === 'owner')?.to;
   return owner?.kind === 'role' ? owner.name : OWNER;
 };
 

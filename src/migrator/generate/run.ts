@@ -20,6 +20,9 @@ export interface Effects {
   readonly rewritten: readonly string[];
 }
 
+/** Of what runs beside the use of the tables. */
+export const NO_EFFECTS: Effects = { locked: new Map(), rewritten: [] };
+
 /**
  * Takes a step as the migrator would.
  * @param finish what is still to do at its end, found out there; part of the step
@@ -35,7 +38,7 @@ export const takeStep = (
   connected(database.url, async (client) => {
     if (run === 'concurrently') {
       await runAll(client, statements);
-      return { effects: { locked: new Map(), rewritten: [] }, rest: [] };
+      return { effects: NO_EFFECTS, rest: [] };
     }
     await client.query('begin');
     const before = await readTables(client);

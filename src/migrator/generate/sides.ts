@@ -1,12 +1,10 @@
-import { readFileSync } from 'node:fs';
-import { join } from 'node:path';
 import { type Catalogue, describeDifference, diffCatalogues, readCatalogue } from '../catalogue.ts';
 import { refuse } from '../errors.ts';
-import { readMigrations, SCHEMA_FILE } from '../files.ts';
+import { readMigrations } from '../files.ts';
 import { up } from '../migrate.ts';
 import type { Place } from './build.ts';
 import { planBetween, readFacts, withoutMigratorTables } from './compare.ts';
-import { type Declared, loadDeclared, parseDeclared } from './declared.ts';
+import { type Declared, loadDeclared, readDeclared } from './declared.ts';
 import type { Libraries } from './libraries.ts';
 import { connected, type Scratch, type ScratchDatabase } from './scratch.ts';
 
@@ -37,7 +35,7 @@ export async function makeSides(
 ): Promise<Sides> {
   const { migrations, problems } = readMigrations(directory);
   refuse(problems);
-  const declared = parseDeclared(readFileSync(join(directory, SCHEMA_FILE), 'utf8'), libraries.parser);
+  const declared = readDeclared(directory, libraries.parser);
   log(`making what ${migrations.length} migrations make, and what is declared, in two scratch databases`);
   const [migrated, goal] = await Promise.all([scratch.copy(), scratch.copy()]);
   await Promise.all([up(migrated.url, { directory, embedded: true }), loadDeclared(declared, goal)]);

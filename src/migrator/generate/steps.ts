@@ -1,8 +1,9 @@
 import type { Action, FactBase, StableId } from '@supabase/pg-delta';
 import { escapeIdentifier } from 'pg';
+import type { Details } from './details.ts';
 
 /** What belongs to a table: a column, a constraint. */
-type Part = Extract<StableId, { readonly table: string; readonly name: string }>;
+export type Part = Extract<StableId, { readonly table: string; readonly name: string }>;
 
 /** A statement of a migration, without its semicolon. */
 export interface Statement {
@@ -11,6 +12,8 @@ export interface Statement {
   readonly action: Action | null;
   /** What takes it back, where the comparison does not see what it does. */
   readonly undo?: readonly string[];
+  /** What it is for, where the comparison says nothing of it. */
+  readonly says?: string;
 }
 
 /** What becomes one migration. */
@@ -27,13 +30,24 @@ export interface Ends {
   readonly to: FactBase;
 }
 
+/** What the comparison does not look at, at both ends. */
+export interface BothDetails {
+  readonly from: Details;
+  readonly to: Details;
+}
+
 /**
  * Divides what leads from one schema to the other into migrations that hold nobody up for long: what can be built beside a
  * table in use is, and what has to read the whole of one does so when the lock that would keep others out is given back.
  * @param first what the comparison already takes for done
  */
-export function divide(actions: readonly Action[], ends: Ends, first: readonly Statement[] = []): Step[] {
-  const places = new Places(ends, first);
+export function divide(
+  actions: readonly Action[],
+  ends: Ends,
+  details: BothDetails,
+  first: readonly Statement[] = [],
+): Step[] {
+  const places = new Places(actions, ends, details, first);
   for (const action of actions) places.take(action);
   return places.steps();
 }
@@ -44,6 +58,8 @@ class Places {
   readonly #dropped: Statement[] = [];
   readonly #main: Statement[];
   readonly #built: Statement[] = [];
+  /** What has its replacement beside it by then. */
+  readonly #replaced: Statement[] = [];
   /** What reads whole tables without keeping anybody out. */
   readonly #validated: Statement[] = [];
   /** What needs the indexes. */
@@ -52,9 +68,14 @@ class Places {
   /** What is not there yet when the main part is through. */
   readonly #late = new Set<string>();
   readonly #ends: Ends;
+  readonly #details: BothDetails;
+  /** By identity: how what becomes another under its name goes; null until that is known. */
+  readonly #replacements: Map<string, Action | null>;
 
-  constructor(ends: Ends, first: readonly Statement[]) {
+  constructor(actions: readonly Action[], ends: Ends, details: BothDetails, first: readonly Statement[]) {
     this.#ends = ends;
+    this.#details = details;
+    this.#replacements = new Map(replacedOf(actions, ends).map((id) => [key(id), null]));
     this.#main = [...first];
   }
 
@@ -68,10 +89,13 @@ class Places {
     const single = (statement: Statement): Step => ({ run: 'concurrently', statements: [statement], settles: false });
     return [
       whole(this.#values, false),
+      whole(this.#unsettle(this.#dropped), false),
       ...this.#dropped.map(single),
       whole(this.#main, true),
       ...this.#built.map(single),
       whole(this.#validated, false),
+      whole(this.#unsettle(this.#replaced), false),
+      ...this.#replaced.map(single),
       whole(this.#last, true),
       whole(this.#lastValidated, false),
     ];
@@ -84,6 +108,8 @@ class Places {
     const [gone] = destroys;
     const column = consumes.find((id) => id.kind === 'column');
     if (action.transactionality === 'commitBoundaryAfter') this.#values.push({ sql, action });
+    else if (gone && this.#replacements.has(key(gone))) this.#replacements.set(key(gone), action);
+    else if (made && this.#replacements.has(key(made))) this.#replace(action, made);
     else if (this.#needsLate(action)) this.#takeLate(action, made);
     else if (made?.kind === 'index' && adds && this.#isInUse(this.#tableOf(made))) this.#build(action, made);
     else if (made?.kind === 'constraint' && adds && this.#isInUse(this.#tableOf(made))) this.#constrain(action, made);
@@ -130,12 +156,46 @@ class Places {
     return this.#isInUse(from.get(index)?.parent) && from.incomingEdges(index).length === 0;
   }
 
+  /** Builds what follows under another name beside it, so that at no time there is neither. */
+  #replace(action: Action, made: StableId): void {
+    const leaving = this.#replacements.get(key(made));
+    if (!leaving || !('name' in made)) return;
+    const meanwhile = `${made.name.slice(0, 59)}_new`;
+    this.#late.add(key(made));
+    if (made.kind === 'constraint') {
+      const add = this.#takeOver(action, made, partsOf(made, this.#ends.to) ?? [], meanwhile);
+      this.#last.push({ sql: leaving.sql, action: leaving }, add);
+      return;
+    }
+    const rename = renameIndex(meanwhile, made.name);
+    const says = `Gives index ${meanwhile} the name ${made.name}, which is free by now.`;
+    this.#built.push({ sql: concurrently(named(action.sql, meanwhile)), action });
+    this.#replaced.push({ sql: concurrently(leaving.sql), action: leaving });
+    this.#last.push({ sql: rename, action: null, says });
+  }
+
+  /**
+   * The undo of a drop beside the use of a table is one statement, which makes an index without its statistics: they go
+   * before it, and come back after its undo.
+   */
+  #unsettle(drops: readonly Statement[]): Statement[] {
+    const gone = new Set(drops.flatMap(({ action }) => action?.destroys ?? []).map((id) => 'name' in id && id.name));
+    return [...this.#details.from.values()]
+      .filter(({ kind, relation, statistics }) => kind === 'index' && gone.has(relation) && statistics !== null)
+      .map(({ relation, column }) => ({
+        sql: `ALTER INDEX jeex.${escapeIdentifier(relation)} ALTER COLUMN ${column} SET STATISTICS -1`,
+        action: null,
+        says: `Index ${relation} is dropped next: so its undo can give it back its statistics.`,
+      }));
+  }
+
   #constrain(action: Action, constraint: Part): void {
-    const def = String(this.#ends.to.get(constraint)?.payload.def);
-    const parts = /^(UNIQUE|PRIMARY KEY)( NULLS NOT DISTINCT)? (\([^()]*\))( INCLUDE \([^()]*\))?( .*)?$/.exec(def);
+    const parts = partsOf(constraint, this.#ends.to);
     if (this.#isLaterValid(constraint)) this.#addNotValid(action, constraint, this.#main, this.#validated);
-    else if (parts) this.#takeOver(action, constraint, parts);
-    else this.#main.push({ sql: action.sql, action });
+    else if (parts) {
+      this.#last.push(this.#takeOver(action, constraint, parts, constraint.name));
+      this.#late.add(key(constraint));
+    } else this.#main.push({ sql: action.sql, action });
   }
 
   /** A check or foreign key of a table in use, which may be there before anybody has looked at the rows. */
@@ -151,25 +211,58 @@ class Places {
   }
 
   /** A constraint that takes over an index, which is built before it. */
-  #takeOver(action: Action, constraint: Part, [, kind, nulls = '', columns, include = '', rest = '']: string[]): void {
-    const { table, name } = constraint;
-    const index = escapeIdentifier(name);
+  #takeOver(
+    action: Action,
+    { table, name }: Part,
+    [, kind, nulls = '', columns, include = '', rest = '']: readonly string[],
+    built: string,
+  ): Statement {
+    const index = escapeIdentifier(built);
     const unique = `CREATE UNIQUE INDEX CONCURRENTLY ${index} ON ${relation(table)} ${columns}${include}${nulls}`;
     this.#built.push({ sql: unique, action: null });
     const using = `${kind} USING INDEX ${index}${rest}`;
-    this.#last.push({ sql: `${alter(table)} ADD CONSTRAINT ${index} ${using}`, action });
-    this.#late.add(key(constraint));
+    return { sql: `${alter(table)} ADD CONSTRAINT ${escapeIdentifier(name)} ${using}`, action };
   }
 
   /** The comparison knows that a column takes no null, and not whether that was looked at. */
   #requireValue(action: Action, { table, name }: Part): void {
-    const constraint = `${table}_${name}_not_null`;
+    const constraint = this.#details.to.get(`${table} ${name}`)?.notNull ?? `${table}_${name}_not_null`;
     const rule = `ADD CONSTRAINT ${escapeIdentifier(constraint)} NOT NULL ${escapeIdentifier(name)} NOT VALID`;
     const lift = `${alter(table)} ALTER COLUMN ${escapeIdentifier(name)} DROP NOT NULL`;
     this.#main.push({ sql: `${alter(table)} ${rule}`, action });
     this.#validated.push({ sql: validate(table, constraint), action: null, undo: [lift, `${alter(table)} ${rule}`] });
   }
 }
+
+/**
+ * What is there before and after under one name and is not the same: an index, or a constraint that stands on one, of a
+ * table that somebody may be using.
+ */
+export function replacedOf(actions: readonly Action[], { from, to }: Ends): StableId[] {
+  const gone = new Set(actions.flatMap(({ destroys }) => destroys).map(key));
+  return actions
+    .flatMap(({ produces }) => produces)
+    .filter((id) => gone.has(key(id)) && (id.kind === 'index' || partsOf(id, to) !== null))
+    .filter((id) => from.get(id)?.payload.def !== to.get(id)?.payload.def)
+    .filter((id) => [from, to].every((facts) => facts.get(id)?.parent?.kind === 'table'));
+}
+
+/** Of a constraint that can take over an index: its parts; null of another. */
+function partsOf(id: StableId, facts: FactBase): readonly string[] | null {
+  const def = id.kind === 'constraint' ? String(facts.get(id)?.payload.def) : '';
+  return /^(UNIQUE|PRIMARY KEY)( NULLS NOT DISTINCT)? (\([^()]*\))( INCLUDE \([^()]*\))?( .*)?$/.exec(def);
+}
+
+const INDEX = /^(CREATE (?:UNIQUE )?INDEX) (?:"(?:[^"]|"")+"|\S+) (ON .*)$/s;
+
+/** What an index is, whatever its name. */
+export const withoutName = (definition: string): string | undefined => INDEX.exec(definition)?.slice(1).join(' ');
+
+const named = (definition: string, name: string): string =>
+  definition.replace(INDEX, (_, create: string, on: string) => `${create} ${escapeIdentifier(name)} ${on}`);
+
+export const renameIndex = (from: string, to: string): string =>
+  `ALTER INDEX jeex.${escapeIdentifier(from)} RENAME TO ${escapeIdentifier(to)}`;
 
 /** An identity as text, which can be looked up. */
 export const key = (id: StableId): string => JSON.stringify(id);

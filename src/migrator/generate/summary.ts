@@ -12,7 +12,10 @@ export function summarise(statements: readonly Statement[]): string[] {
     const [verb, subject] = action === null ? [] : whatAndTo(action, made);
     if (verb !== undefined && subject !== undefined) said.set(verb, (said.get(verb) ?? new Set()).add(subject));
   }
-  return [...said].map(([verb, subjects]) => `${verb} ${[...subjects].join(', ')}.`);
+  return [
+    ...[...said].map(([verb, subjects]) => `${verb} ${[...subjects].join(', ')}.`),
+    ...statements.flatMap(({ says = [] }) => says),
+  ];
 }
 
 const ids = ({ produces, destroys, consumes }: Action) => ({

@@ -19,12 +19,15 @@ export interface Writer {
 export async function makeWriter(declared: Declared, database: ScratchDatabase, libraries: Libraries): Promise<Writer> {
   const formatter = new Formatter(libraries.postgres, await builtInNames(database));
   const functions = declaredFunctions(declared);
-  const plain: Wording = ({ sql }) => formatter.format(sql);
+  const plain: Wording = (statement) => {
+    const text = formatter.format(statement.sql);
+    return madeBy(statement) ? text.replace(FUNCTION, 'create ') : text;
+  };
   return {
     plain,
     declared: (statement) => {
       const { sql, action } = statement;
-      const made = action?.produces.find(({ kind }) => kind === 'function' || kind === 'procedure');
+      const made = madeBy(statement);
       const id = made ?? action?.consumes.find(({ kind }) => kind === 'function' || kind === 'procedure');
       const [text, ...others] =
         (id !== undefined && 'name' in id && FUNCTION.test(sql) && functions.get(id.name)) || [];
@@ -33,6 +36,10 @@ export async function makeWriter(declared: Declared, database: ScratchDatabase, 
     },
   };
 }
+
+/** The function that a statement makes, which is not there before. */
+const madeBy = ({ action }: Statement) =>
+  action?.produces.find(({ kind }) => kind === 'function' || kind === 'procedure');
 
 /** Names that mean something of PostgreSQL's own before they mean something of this schema. */
 const builtInNames = (database: ScratchDatabase): Promise<ReadonlySet<string>> =>

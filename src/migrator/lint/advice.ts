@@ -40,6 +40,25 @@ export const KEEP_SIGNATURE =
 
 export const RIGHTS = 'take a right away when no release that is still running uses it';
 
+export const EXCLUDE =
+  'no exclusion constraint can be `not valid`, nor take an index over: mend the rows that do not fit with `run: batches` ' +
+  'before, and add it when nobody writes, or to a new table';
+
+export const ARBITER =
+  'a release whose `on conflict` does not name it goes out first, and it is dropped when no older release runs';
+
+export const WALLS =
+  'whoever is no jeex_owner or jeex_backup sees the rows of the project that it has entered, and no others: name the roles, ' +
+  'and ask for `project_id`';
+
+export const JUDGE =
+  'write what can be judged; where there is no other way, say what it does to rows, readers and writers';
+
+export const CALL = 'write its statements out, or say what it does to which rows';
+
+export const IN_BATCHES =
+  'update ranges of the key, in a file of its own with `run: batches`: the locks of one transaction last until its end';
+
 export const COLLIDE = 'add `on conflict … do nothing`, so that rows that are there already do not make it fail';
 
 export const SPELL_OUT =

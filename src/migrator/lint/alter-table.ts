@@ -1,7 +1,8 @@
 import type { AlterTableCmd, AlterTableType } from 'libpg-query';
-import { CONTRACT, NEW_RULE, NOT_NULL, RETYPE, RIGHTS, VALIDATED } from './advice.ts';
+import { ARBITER, CONTRACT, NEW_RULE, NOT_NULL, RETYPE, RIGHTS, VALIDATED, WALLS } from './advice.ts';
 import { as, each, type Handlers, qualified, relationName, shown, strings } from './ast.ts';
 import { addColumn, addConstraint } from './constraints.ts';
+import { isArbiter } from './known.ts';
 import type { Scope } from './scope.ts';
 
 type Command = (table: string, command: AlterTableCmd, scope: Scope) => void;
@@ -13,10 +14,19 @@ const onColumn =
     if (scope.newColumn(table, name) === undefined) find(scope, `${name} of ${shown(table)}`);
   };
 
-const harmless: Command = () => {};
+/** A finding on the walls between projects. */
+const onWalls =
+  (what: (table: string) => string): Command =>
+  (table, _, scope) =>
+    scope.find('walls', what(shown(table)), WALLS);
 
+const harmless: Command = () => {};
+const open: Command = (_table, _command, scope) => scope.leaveOpen();
+
+/** A command that is not here may do anything. */
 const COMMANDS: { readonly [K in AlterTableType]?: Command } = {
-  AT_AddColumn: (table, { def }, scope) => addColumn(table, as('ColumnDef', def) ?? {}, scope),
+  AT_AddColumn: (table, { def, missing_ok: maybe = false }, scope) =>
+    addColumn(table, as('ColumnDef', def) ?? {}, maybe, scope),
   AT_DropColumn: onColumn((scope, column) => {
     scope.find('destructive', `drops the column ${column}`, CONTRACT);
     scope.find('backward-incompatible', `drops the column ${column}`, CONTRACT);
@@ -52,6 +62,14 @@ const COMMANDS: { readonly [K in AlterTableType]?: Command } = {
     scope.find('data-dependent', `computes ${column} anew in every row`, VALIDATED),
   ),
   AT_AddConstraint: (table, { def }, scope) => addConstraint(table, as('Constraint', def) ?? {}, scope),
+  AT_DropConstraint: (table, { name = '', behavior }, scope) => {
+    const cascades = behavior === 'DROP_CASCADE';
+    const what = `drops the constraint ${name} of ${shown(table)}${cascades ? ' and what depends on it' : ''}`;
+    if (cascades) scope.find('destructive', what, CONTRACT);
+    if (isArbiter(name, table)) scope.find('backward-incompatible', what, ARBITER);
+    else if (cascades) scope.find('backward-incompatible', what, CONTRACT);
+    else scope.leaveOpen('backward-incompatible');
+  },
   AT_ValidateConstraint: (table, { name }, scope) =>
     scope.find('data-dependent', `validates ${name} of ${shown(table)}`, VALIDATED),
   AT_AlterConstraint: (table, { def }, scope) => {
@@ -69,7 +87,19 @@ const COMMANDS: { readonly [K in AlterTableType]?: Command } = {
     scope.find('backward-incompatible', `turns on row-level security of ${shown(table)}`, RIGHTS),
   AT_SetUnLogged: (table, _, scope) =>
     scope.find('destructive', `makes ${shown(table)} unlogged: a crash empties it`, 'keep it logged'),
-  AT_SetLogged: harmless,
+  AT_ForceRowSecurity: (_table, _command, scope) => scope.leaveOpen('backward-incompatible'),
+  AT_DisableRowSecurity: onWalls((table) => `turns off row-level security of ${table}`),
+  AT_NoForceRowSecurity: onWalls((table) => `frees the owner of ${table} from its row-level security`),
+  AT_ChangeOwner: (table, { newowner }, scope) => {
+    const owner = newowner?.rolename ?? 'whoever runs it';
+    scope.leaveOpen('backward-incompatible');
+    if (owner !== OWNER) scope.find('walls', `gives ${shown(table)} to ${owner}`, WALLS);
+  },
+  AT_DropNotNull: open,
+  AT_SetIdentity: open,
+  AT_EnableTrig: open,
+  AT_ClusterOn: harmless,
+  AT_DropCluster: harmless,
   AT_SetStatistics: harmless,
   AT_SetStorage: harmless,
   AT_SetCompression: harmless,
@@ -78,6 +108,8 @@ const COMMANDS: { readonly [K in AlterTableType]?: Command } = {
   AT_SetRelOptions: harmless,
   AT_ResetRelOptions: harmless,
 };
+
+const OWNER = 'jeex_owner';
 
 /** Of a composite type: callers build its values field by field, in the order it had. */
 const ATTRIBUTES: { readonly [K in AlterTableType]?: string } = {
@@ -100,13 +132,15 @@ export const ALTERS: Handlers<Scope> = {
     if (scope.isNew(isType ? 'type' : 'relation', name)) return;
     for (const command of each('AlterTableCmd', cmds)) {
       if (isType) alterType(name, command, scope);
-      else if (command.subtype === undefined || COMMANDS[command.subtype] === undefined) scope.leaveOpen();
-      else COMMANDS[command.subtype]?.(name, command, scope);
+      else alterTable(name, command, scope);
     }
   },
-  AlterDomainStmt: ({ subtype, typeName, def }, scope) => {
+  AlterDomainStmt: ({ subtype, typeName, def, behavior }, scope) => {
     const type = qualified(strings(typeName));
     if (scope.isNew('type', type)) return;
+    if (behavior === 'DROP_CASCADE') {
+      scope.find('destructive', `drops a check of ${shown(type)} and what depends on it`, CONTRACT);
+    }
     const what = DOMAIN_CHANGES[subtype ?? '']?.(shown(type));
     if (what === undefined) return scope.leaveOpen('backward-incompatible');
     if (!as('Constraint', def)?.skip_validation) scope.find('data-dependent', what, VALIDATED);
@@ -114,8 +148,14 @@ export const ALTERS: Handlers<Scope> = {
   },
 };
 
-function alterType(name: string, { subtype = 'AT_AddColumn' }: AlterTableCmd, scope: Scope): void {
+function alterTable(table: string, command: AlterTableCmd, scope: Scope): void {
+  const judge = command.subtype && COMMANDS[command.subtype];
+  if (judge) judge(table, command, scope);
+  else scope.findUnknown();
+}
+
+function alterType(name: string, { subtype = 'AT_AddColumn', behavior }: AlterTableCmd, scope: Scope): void {
   const what = `${ATTRIBUTES[subtype] ?? 'changes'} the type ${shown(name)}`;
-  if (subtype === 'AT_DropColumn') scope.find('destructive', what, CONTRACT);
+  if (subtype === 'AT_DropColumn' || behavior === 'DROP_CASCADE') scope.find('destructive', what, CONTRACT);
   scope.find('backward-incompatible', what, CONTRACT);
 }

@@ -1,5 +1,5 @@
 import type { ColumnDef, Constraint, ConstrType } from 'libpg-query';
-import { BUILD_APART, NEW_RULE, NOT_NULL, REQUIRED_COLUMN, VALIDATE_LATER } from './advice.ts';
+import { BUILD_APART, EXCLUDE, NEW_RULE, NOT_NULL, REQUIRED_COLUMN, VALIDATE_LATER } from './advice.ts';
 import { columnName, each, shown, strings, within } from './ast.ts';
 import type { NewColumn, Scope } from './scope.ts';
 
@@ -34,7 +34,7 @@ const RULES: { readonly [K in ConstrType]?: Rule } = {
   CONSTR_PRIMARY: { called: 'primary key', advice: BUILD_APART, fits: () => false },
   CONSTR_EXCLUSION: {
     called: 'exclusion constraint',
-    advice: VALIDATE_LATER,
+    advice: EXCLUDE,
     fits: (_, contents) => allEmpty(contents),
   },
 };
@@ -70,8 +70,11 @@ function columnsOf(constraint: Constraint): string[] {
   return [...strings(constraint.keys), ...strings(constraint.fk_attrs), ...excluded];
 }
 
-/** Of a column that is added to a table that was there before, with what is said in its definition. */
-export function addColumn(table: string, column: ColumnDef, scope: Scope): void {
+/**
+ * Of a column that is added to a table that was there before, with what is said in its definition.
+ * @param maybe it is only added where it is not there yet
+ */
+export function addColumn(table: string, column: ColumnDef, maybe: boolean, scope: Scope): void {
   const { colname = '' } = column;
   const constraints = each('Constraint', column.constraints);
   const has = (type: ConstrType): boolean => constraints.some(({ contype }) => contype === type);
@@ -87,6 +90,8 @@ export function addColumn(table: string, column: ColumnDef, scope: Scope): void 
   for (const constraint of constraints) {
     if (constraint.contype !== 'CONSTR_NOTNULL') addConstraint(table, onColumn(constraint, colname), scope);
   }
+  // What is said in its definition is skipped with it; what comes after may meet a column with rows.
+  if (maybe) scope.forgetColumn(table, colname);
 }
 
 /** A constraint in a column's definition does not say of which column it is. */

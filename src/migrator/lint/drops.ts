@@ -1,7 +1,8 @@
 import type { Node, ObjectType } from 'libpg-query';
-import { CONTRACT, KEEP_SIGNATURE, RENAME, RIGHTS } from './advice.ts';
+import { ARBITER, CONTRACT, KEEP_SIGNATURE, RENAME, RIGHTS } from './advice.ts';
 import { as, type Handlers, qualified, relationName, shown, strings } from './ast.ts';
 import { inputs } from './creates.ts';
+import { isArbiter } from './known.ts';
 import type { ObjectKind, Scope } from './scope.ts';
 
 interface Droppable {
@@ -9,8 +10,6 @@ interface Droppable {
   readonly called: string;
   /** It keeps something that is nowhere else. */
   readonly stores?: true;
-  /** What drops it takes no data away, also with what depends on it. */
-  readonly light?: true;
   readonly advice?: string;
 }
 
@@ -23,7 +22,7 @@ const DROPPABLE: { readonly [K in ObjectType]?: Droppable } = {
   OBJECT_MATVIEW: { kind: 'relation', called: 'materialized view', stores: true },
   OBJECT_SEQUENCE: { kind: 'relation', called: 'sequence', stores: true },
   OBJECT_VIEW: { kind: 'relation', called: 'view' },
-  OBJECT_INDEX: { kind: 'relation', called: 'index', light: true },
+  OBJECT_INDEX: { kind: 'relation', called: 'index', advice: ARBITER },
   OBJECT_TYPE: { kind: 'type', called: 'type' },
   OBJECT_DOMAIN: { kind: 'type', called: 'domain' },
   OBJECT_SCHEMA: { kind: 'schema', called: 'schema' },
@@ -31,9 +30,9 @@ const DROPPABLE: { readonly [K in ObjectType]?: Droppable } = {
   OBJECT_PROCEDURE: { ...ROUTINE, called: 'procedure' },
   OBJECT_ROUTINE: { ...ROUTINE, called: 'routine' },
   OBJECT_AGGREGATE: { ...ROUTINE, called: 'aggregate' },
-  OBJECT_POLICY: { kind: 'policy', called: 'policy', light: true, advice: RIGHTS },
-  OBJECT_TRIGGER: { kind: 'other', called: 'trigger', light: true },
-  OBJECT_RULE: { kind: 'other', called: 'rule', light: true },
+  OBJECT_POLICY: { kind: 'policy', called: 'policy', advice: RIGHTS },
+  OBJECT_TRIGGER: { kind: 'other', called: 'trigger' },
+  OBJECT_RULE: { kind: 'other', called: 'rule' },
 };
 
 /** Whose loss an older release may not notice; whether it does, the file does not tell. */
@@ -60,11 +59,12 @@ export const DROPS: Handlers<Scope> = {
       .map((node) => objectName(removeType, node))
       .filter((name) => !isKnown(droppable, name, scope));
     if (names.length === 0) return;
-    const cascades = behavior === 'DROP_CASCADE' && !droppable.light;
+    const cascades = behavior === 'DROP_CASCADE';
     const what = `drops the ${droppable.called} ${names.map(shown).join(', ')}${cascades ? ' and what depends on it' : ''}`;
     const advice = droppable.advice ?? CONTRACT;
     if (droppable.stores || cascades) scope.find('destructive', what, advice);
-    if (QUIET.has(removeType)) scope.leaveOpen('backward-incompatible');
+    const isQuiet = QUIET.has(removeType) && !cascades && !(removeType === 'OBJECT_INDEX' && names.some(isUnique));
+    if (isQuiet) scope.leaveOpen('backward-incompatible');
     else scope.find('backward-incompatible', what, advice);
   },
   RenameStmt: (
@@ -90,6 +90,8 @@ export const DROPS: Handlers<Scope> = {
     scope.find('backward-incompatible', `moves the ${called} ${shown(name)} to the schema ${newschema}`, RENAME);
   },
 };
+
+const isUnique = (index: string): boolean => isArbiter(index);
 
 /** Made by this file; a policy also when it is made anew further down. */
 const isKnown = ({ kind }: Droppable, name: string, scope: Scope): boolean =>

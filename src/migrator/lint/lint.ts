@@ -1,7 +1,10 @@
+import type { CreateFunctionStmt } from 'libpg-query';
 import { parseDirectives } from '../directives.ts';
 import { type Migration, number, type Script } from '../files.ts';
+import { as, each, qualified, strings } from './ast.ts';
+import { unrolled } from './blocks.ts';
 import { type Classified, judge } from './classify.ts';
-import { CHANGE_CLASSES, type ChangeClass, type Finding } from './finding.ts';
+import { CHANGE_CLASSES, type ChangeClass, type Finding, RULES } from './finding.ts';
 import { ANSWERS, headLine } from './head.ts';
 import { loadParser, type Parser, SqlSyntaxError } from './parser.ts';
 import { isReleasedException } from './released.ts';
@@ -22,15 +25,7 @@ export interface LintFinding {
 }
 
 /** Rules whose exception a file may write down itself, beside those of squawk. */
-const EXCEPTABLE: ReadonlySet<string> = new Set<Finding['class']>([...CHANGE_CLASSES, 'dynamic-sql']);
-
-/**
- * What is to be said against a migration, both ways; empty: nothing.
- * @param before those with smaller numbers, for what has to follow from them
- * @throws ToolMissing in an installation without development dependencies
- */
-export const lintFile = (migration: Migration, before: readonly Migration[] = []): Promise<readonly LintFinding[]> =>
-  lintMigrations([migration], [...before, migration]);
+const EXCEPTABLE: ReadonlySet<string> = new Set<Finding['class']>([...CHANGE_CLASSES, ...RULES]);
 
 /**
  * What is to be said against some of the migrations, in the order of their files and lines.
@@ -42,19 +37,46 @@ export async function lintMigrations(
   all: readonly Migration[] = chosen,
 ): Promise<readonly LintFinding[]> {
   const [parser, squawked] = await Promise.all([loadParser(), squawk(chosen)]);
+  const routines = routinesOf(all, parser);
   return chosen.flatMap((migration) => [
-    ...inOrder([...lintDo(migration, squawked, parser), ...checkOldest(migration, all)]),
-    ...(migration.undo === null ? [] : inOrder(lintUndo(migration.undo, parser))),
+    ...inOrder([...lintDo(migration, squawked, parser, routines), ...checkOldest(migration, all)]),
+    ...(migration.undo === null ? [] : inOrder(lintUndo(migration.undo, parser, routines))),
   ]);
 }
 
 const inOrder = (findings: readonly LintFinding[]): LintFinding[] => findings.toSorted((a, b) => a.line - b.line);
 
-function lintDo(migration: Migration, squawked: readonly SquawkFinding[], parser: Parser): LintFinding[] {
+/** The functions that migrations make, by which a call of one is known. */
+function routinesOf(migrations: readonly Migration[], parser: Parser): ReadonlySet<string> {
+  const made = migrations.flatMap(({ sql }) => {
+    try {
+      return parser.statements(sql).flatMap(({ node }) => as('CreateFunctionStmt', node) ?? []);
+    } catch {
+      // What is wrong with it is said where it is linted.
+      return [];
+    }
+  });
+  return new Set(made.filter(isVolatile).map(({ funcname }) => qualified(strings(funcname))));
+}
+
+const isVolatile = ({ options }: CreateFunctionStmt): boolean =>
+  !each('DefElem', options).some(
+    ({ defname, arg }) => defname === 'volatility' && as('String', arg)?.sval !== 'volatile',
+  );
+
+function lintDo(
+  migration: Migration,
+  squawked: readonly SquawkFinding[],
+  parser: Parser,
+  routines: ReadonlySet<string>,
+): LintFinding[] {
   const { version, filename } = migration;
-  const { problems, classified } = readScript(migration, parser);
+  const { problems, classified } = readScript(migration, parser, routines);
   if (classified === null) return problems;
-  const own = classified.findings.filter(({ class: of }) => !isAnswered(migration, of));
+  const own = classified.findings.filter(
+    ({ class: of }) =>
+      !isAnswered(migration, of) && (of !== 'whole-table' || migration.directives.run === 'transaction'),
+  );
   const found = [
     ...own.map((finding) => explain(migration, finding, version)),
     ...squawked.filter((finding) => finding.filename === filename).map(withException),
@@ -66,13 +88,19 @@ function lintDo(migration: Migration, squawked: readonly SquawkFinding[], parser
   ];
 }
 
-/** Of the way back only what it destroys is asked: it is no release that others have to live with. */
-function lintUndo(undo: Script, parser: Parser): LintFinding[] {
-  const { classified, problems } = readScript(undo, parser);
+/** What may destroy something. */
+const ASKED_OF_UNDO: ReadonlySet<string> = new Set<Finding['class']>([
+  'destructive',
+  'dynamic-sql',
+  'calls',
+  'unknown',
+]);
+
+/** Of the way back only what it destroys is asked: it is no release that others have to live with, and puts old walls back. */
+function lintUndo(undo: Script, parser: Parser, routines: ReadonlySet<string>): LintFinding[] {
+  const { classified, problems } = readScript(undo, parser, routines);
   if (classified === null) return problems;
-  const asked = classified.findings.filter(
-    ({ class: of }) => of === 'dynamic-sql' || (of === 'destructive' && !isAnswered(undo, of)),
-  );
+  const asked = classified.findings.filter(({ class: of }) => ASKED_OF_UNDO.has(of) && !isAnswered(undo, of));
   const found = asked.map((finding) => explain(undo, finding));
   return [
     ...problems,
@@ -85,13 +113,20 @@ function lintUndo(undo: Script, parser: Parser): LintFinding[] {
 const NOT_ASKED: Classified = { findings: [], open: new Set() };
 
 /** What is wrong with a file before it is judged, and what it does; null: PostgreSQL would not take it. */
-function readScript(script: Script, parser: Parser): { problems: LintFinding[]; classified: Classified | null } {
+function readScript(
+  script: Script,
+  parser: Parser,
+  routines: ReadonlySet<string>,
+): { problems: LintFinding[]; classified: Classified | null } {
   const { filename, sql, directives } = script;
   const problems = [...checkHead(script), ...checkComments(script)];
   try {
     const statements = parser.statements(sql);
-    const shape = checkShape(statements, directives).map((problem) => ({ filename, ...problem }));
-    return { problems: [...problems, ...shape], classified: judge(statements, parser) };
+    const shape = checkShape(statements, unrolled(statements, parser), directives).map((problem) => ({
+      filename,
+      ...problem,
+    }));
+    return { problems: [...problems, ...shape], classified: judge(statements, parser, routines) };
   } catch (error) {
     if (!(error instanceof SqlSyntaxError)) throw error;
     const advice = 'this is what PostgreSQL 18 itself says of it';
@@ -118,16 +153,22 @@ function checkComments({ filename, sql }: Script): LintFinding[] {
   return [{ filename, line, rule: 'comment', what: "uses squawk's own comments", advice }];
 }
 
+const isClass = (of: Finding['class']): of is ChangeClass => (CHANGE_CLASSES as readonly string[]).includes(of);
+
+/** Whoever has said what a call does, by its class, has answered for it. */
 const isAnswered = ({ directives }: Script, of: Finding['class']): boolean =>
-  of !== 'dynamic-sql' && ANSWERS[of].given(directives);
+  of === 'calls'
+    ? ANSWERS.destructive.given(directives) || ANSWERS['data-dependent'].given(directives)
+    : isClass(of) && ANSWERS[of].given(directives);
 
 /** A finding with the line to add. What undoes a migration has no safer way. */
 function explain({ filename }: Script, { class: of, line, what, advice }: Finding, version?: number): LintFinding {
-  const answer = `add to the head: ${of === 'dynamic-sql' ? EXCEPT_DYNAMIC : answerTo(of, version)}`;
+  const answer = `add to the head: ${isClass(of) ? answerTo(of, version) : exceptionOf(of)}`;
   return { filename, line, rule: of, what, advice: version === undefined ? answer : `${advice}; otherwise ${answer}` };
 }
 
-const EXCEPT_DYNAMIC = '`-- lint-ignore: dynamic-sql: what it does`';
+/** For what no other line of the head is there. */
+const exceptionOf = (rule: string): string => `\`-- lint-ignore: ${rule}: reason\``;
 
 function answerTo(of: ChangeClass, version = 0): string {
   const { key, value, hint } = ANSWERS[of];
@@ -137,7 +178,7 @@ function answerTo(of: ChangeClass, version = 0): string {
 const withException = ({ rule, advice, ...rest }: SquawkFinding): LintFinding => ({
   ...rest,
   rule,
-  advice: `${advice}; otherwise add to the head: \`-- lint-ignore: ${rule}: reason\``,
+  advice: `${advice}; otherwise add to the head: ${exceptionOf(rule)}`,
 });
 
 /** The findings that the file does not except, and exceptions that except nothing. */

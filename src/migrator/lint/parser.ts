@@ -19,9 +19,11 @@ export class SqlSyntaxError extends Error {
   }
 }
 
-/** What a DO block runs, as far as its text tells. */
+/** What a block of PL/pgSQL runs, as far as its text tells. */
 interface Block {
   readonly queries: readonly string[];
+  /** What it computes, each as a query. */
+  readonly expressions: readonly string[];
   /** It also runs what it puts together itself. */
   readonly dynamic: boolean;
 }
@@ -29,7 +31,7 @@ interface Block {
 export interface Parser {
   /** @throws SqlSyntaxError */
   statements(sql: string): readonly Statement[];
-  /** @throws Error when it is not PL/pgSQL */
+  /** @param text `do …` or `create function …` @throws Error when it is not PL/pgSQL */
   block(text: string): Block;
 }
 
@@ -67,16 +69,25 @@ function parsed(sql: string, parse: Parse) {
 const lineAt = (before: string): number => before.split('\n').length;
 
 const DYNAMIC = new Set(['PLpgSQL_stmt_dynexecute', 'PLpgSQL_stmt_dynfors', 'dynquery']);
-/** How the parser marks what is a whole statement, and no expression. */
+/** How the parser marks what is a whole statement, and what an expression; all else is an assignment. */
 const WHOLE = 0;
+const EXPRESSION = 2;
+/** The target of an assignment. */
+const TARGET = /^[^=]*?:?=/;
 
 function block(tree: unknown): Block {
-  if (tree === null || typeof tree !== 'object') return { queries: [], dynamic: false };
+  if (tree === null || typeof tree !== 'object') return { queries: [], expressions: [], dynamic: false };
   const parts = Object.entries(tree).map(([key, value]): Block => {
     const inner = block(value);
     const { query, parseMode } = key === 'PLpgSQL_expr' ? (value as { query: string; parseMode: number }) : {};
-    const queries = query !== undefined && parseMode === WHOLE ? [query] : inner.queries;
-    return { queries, dynamic: DYNAMIC.has(key) || inner.dynamic };
+    if (query === undefined) return { ...inner, dynamic: DYNAMIC.has(key) || inner.dynamic };
+    if (parseMode === WHOLE) return { queries: [query], expressions: [], dynamic: false };
+    const computed = parseMode === EXPRESSION ? query : query.replace(TARGET, '');
+    return { queries: [], expressions: [`select ${computed}`], dynamic: false };
   });
-  return { queries: parts.flatMap(({ queries }) => queries), dynamic: parts.some(({ dynamic }) => dynamic) };
+  return {
+    queries: parts.flatMap(({ queries }) => queries),
+    expressions: parts.flatMap(({ expressions }) => expressions),
+    dynamic: parts.some(({ dynamic }) => dynamic),
+  };
 }

@@ -1,8 +1,9 @@
 import type { GrantStmt } from 'libpg-query';
-import { CONTRACT, RIGHTS } from './advice.ts';
+import { CONTRACT, RIGHTS, WALLS } from './advice.ts';
 import { as, each, type Handlers, qualified, relationName, shown, strings } from './ast.ts';
 import { inputs } from './creates.ts';
 import type { ObjectKind, Scope } from './scope.ts';
+import { roleName } from './walls.ts';
 
 /** Who may do what. */
 export const RIGHTS_CHANGES: Handlers<Scope> = {
@@ -10,7 +11,7 @@ export const RIGHTS_CHANGES: Handlers<Scope> = {
     const rights = rightsOf(statement);
     if (statement.is_grant) {
       for (const { key } of rights) scope.grant(key);
-      return;
+      return findPublic(statement, scope);
     }
     const lost = rights.filter(({ key, kind, object }) => !scope.isGranted(key) && !scope.isNew(kind, object));
     if (lost.length === 0) return;
@@ -18,10 +19,9 @@ export const RIGHTS_CHANGES: Handlers<Scope> = {
     const what = `revokes ${of(({ right }) => right)} on ${of(({ object }) => shown(object))} from ${of(({ who }) => who)}`;
     scope.find('backward-incompatible', what, RIGHTS);
   },
-  // Of what is made from now on.
-  AlterDefaultPrivilegesStmt: () => {},
-  AlterPolicyStmt: ({ table }, scope) => {
-    if (!scope.isNew('relation', relationName(table))) scope.leaveOpen('backward-incompatible');
+  // Of what is made from now on: nobody loses a right by it.
+  AlterDefaultPrivilegesStmt: ({ action }, scope) => {
+    if (action?.is_grant) findPublic(action, scope);
   },
   AlterOwnerStmt: (_, scope) => scope.leaveOpen('backward-incompatible'),
   AlterFunctionStmt: (_, scope) => scope.leaveOpen('backward-incompatible'),
@@ -40,6 +40,13 @@ interface Right {
   readonly object: string;
   readonly right: string;
   readonly who: string;
+}
+
+/** A role of the service is named: whoever else may log in on the server is public, too. */
+function findPublic({ grantees, privileges }: GrantStmt, scope: Scope): void {
+  if (!each('RoleSpec', grantees).some(({ roletype }) => roletype === 'ROLESPEC_PUBLIC')) return;
+  const rights = each('AccessPriv', privileges).map(({ priv_name: name = 'all' }) => name);
+  scope.find('walls', `grants ${rights.length > 0 ? rights.join(', ') : 'all'} to public`, WALLS);
 }
 
 /** Every right that the statement gives or takes, of everyone and on everything it names. */
@@ -62,7 +69,7 @@ function rightsOf({ objtype, targtype, objects, privileges, grantees }: GrantStm
   const rights = each('AccessPriv', privileges).map(
     ({ priv_name: name, cols }) => `${name ?? 'all'}${cols === undefined ? '' : ` (${strings(cols).join(', ')})`}`,
   );
-  const who = each('RoleSpec', grantees).map(({ rolename }) => rolename ?? 'public');
+  const who = each('RoleSpec', grantees).map(roleName);
   return named.flatMap(({ kind, object }) =>
     (rights.length > 0 ? rights : ['all']).flatMap((right) =>
       who.map((one) => ({ key: [objtype, targtype, object, right, one].join(' '), kind, object, right, who: one })),

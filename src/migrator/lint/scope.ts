@@ -1,10 +1,17 @@
-import { CHANGE_CLASSES, type ChangeClass, type Finding } from './finding.ts';
+import type { CreateFunctionStmt } from 'libpg-query';
+import { JUDGE } from './advice.ts';
+import { CHANGE_CLASSES, type ChangeClass, type Finding, start } from './finding.ts';
 
 /** A kind of object with names of its own. Tables, views, indexes and sequences share theirs. */
 export type ObjectKind = 'relation' | 'routine' | 'type' | 'schema' | 'policy' | 'other';
 
 /** What existing rows have in a column that the file adds: null, or a default that is the same in each. */
 export type NewColumn = 'empty' | 'filled';
+
+export interface MadeFunction {
+  readonly made: CreateFunctionStmt;
+  readonly text: string;
+}
 
 /** One migration as far as it was read: what it has made, which therefore nobody has used yet, and what was found. */
 export class Scope {
@@ -15,6 +22,9 @@ export class Scope {
   readonly policies: ReadonlySet<string>;
   /** Of the statement that is being read. */
   line = 1;
+  text = '';
+  /** The functions that the file makes, by their names: what is called of them is judged like the file's own. */
+  readonly bodies = new Map<string, MadeFunction>();
   readonly #made = new Set<string>();
   readonly #columns = new Map<string, NewColumn>();
   readonly #granted = new Set<string>();
@@ -24,7 +34,15 @@ export class Scope {
   }
 
   find(of: Finding['class'], what: string, advice: string): void {
-    this.findings.push({ class: of, line: this.line, what, advice });
+    const { line } = this;
+    const isSaid = this.findings.some((one) => one.class === of && one.line === line && one.what === what);
+    if (!isSaid) this.findings.push({ class: of, line, what, advice });
+  }
+
+  /** For a statement that nobody has decided on. */
+  findUnknown(): void {
+    this.leaveOpen();
+    this.find('unknown', `\`${start(this.text)}\` is none of what can be judged`, JUDGE);
   }
 
   leaveOpen(...classes: readonly ChangeClass[]): void {
@@ -41,6 +59,11 @@ export class Scope {
 
   addColumn(table: string, column: string, content: NewColumn | undefined): void {
     if (content !== undefined) this.#columns.set(`${table}.${column}`, content);
+  }
+
+  /** Of a column that may have been there before all the same. */
+  forgetColumn(table: string, column: string): void {
+    this.#columns.delete(`${table}.${column}`);
   }
 
   /** Undefined where the column was there before, or was added in a way that fills it from the rows. */

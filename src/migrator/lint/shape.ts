@@ -1,6 +1,18 @@
 import type { Node, VariableSetStmt } from 'libpg-query';
 import type { BatchKey, Directives } from '../directives.ts';
-import { as, type Body, columnName, conjuncts, each, type Kind, qualified, relationName, within } from './ast.ts';
+import {
+  as,
+  type Body,
+  columnName,
+  conjuncts,
+  each,
+  type Kind,
+  qualified,
+  relationName,
+  strings,
+  within,
+} from './ast.ts';
+import { start } from './finding.ts';
 import type { Statement } from './parser.ts';
 
 /** What a migration may not do at all, since the migrator around it does it or could not do it. */
@@ -11,11 +23,18 @@ export interface ShapeProblem {
   readonly advice: string;
 }
 
-/** Looks at how the statements fit the way the file says that it runs. */
-export function checkShape(statements: readonly Statement[], directives: Directives): ShapeProblem[] {
+/**
+ * Looks at how the statements fit the way the file says that it runs.
+ * @param unrolled the statements with those of DO blocks
+ */
+export function checkShape(
+  statements: readonly Statement[],
+  unrolled: readonly Statement[],
+  directives: Directives,
+): ShapeProblem[] {
   return [
-    ...statements.flatMap((statement) => checkStatement(statement, directives)),
-    ...checkRole(statements),
+    ...unrolled.flatMap((statement) => checkStatement(statement, directives)),
+    ...checkRole(unrolled),
     ...checkRun(statements, directives),
   ];
 }
@@ -69,6 +88,10 @@ const PRIVILEGED_DROPS: ReadonlySet<string | undefined> = new Set<Body<'DropStmt
   'OBJECT_LANGUAGE',
 ]);
 
+/** Whether statements of that kind are refused as such, whatever they say. */
+export const isRefused = (kind: string): boolean =>
+  PRIVILEGED.has(kind) || ['TransactionStmt', 'ClusterStmt', 'DiscardStmt'].includes(kind);
+
 function checkStatement({ node, line, text }: Statement, { run }: Directives): ShapeProblem[] {
   const [kind = ''] = Object.keys(node);
   const what = `\`${start(text)}\``;
@@ -84,8 +107,8 @@ function checkStatement({ node, line, text }: Statement, { run }: Directives): S
     const advice = 'it changes no schema: run it by hand, when nobody minds the lock';
     return [{ rule: 'maintenance', line, what, advice }];
   }
-  const setting = as('VariableSetStmt', node);
-  const forbidden = kind === 'DiscardStmt' ? 'leave it out' : setting && checkSetting(setting);
+  const forbidden =
+    kind === 'DiscardStmt' ? 'leave it out' : settingsOf(node).flatMap((one) => checkSetting(one) ?? [])[0];
   if (forbidden !== undefined) return [{ rule: 'session', line, what, advice: forbidden }];
   if (run === 'transaction' && runsOutside(node)) {
     const advice =
@@ -95,15 +118,25 @@ function checkStatement({ node, line, text }: Statement, { run }: Directives): S
   return [];
 }
 
-/** The first words of a statement, on one line. */
-const start = (text: string): string => {
-  const flat = text.trim().replace(/\s+/g, ' ');
-  return flat.length > 60 ? `${flat.slice(0, 59)}…` : flat;
-};
+/** What a statement sets, also by a function. */
+function settingsOf(node: Node): VariableSetStmt[] {
+  const setting = as('VariableSetStmt', node);
+  if (setting !== undefined || 'CreateFunctionStmt' in node) return setting === undefined ? [] : [setting];
+  return within('FuncCall', node)
+    .filter(({ funcname }) => strings(funcname).at(-1) === 'set_config')
+    .map(({ args: [name, , isLocal] = [] }) => ({
+      kind: 'VAR_SET_VALUE',
+      name: as('A_Const', name)?.sval?.sval ?? '',
+      is_local: as('A_Const', isLocal)?.boolval?.boolval === true,
+    }));
+}
 
 /** Why a setting may not be changed; undefined: it may. */
-function checkSetting({ kind, name = '', is_local: isLocal = false }: VariableSetStmt): string | undefined {
+function checkSetting({ kind, name: written = '', is_local: isLocal = false }: VariableSetStmt): string | undefined {
+  const name = written.toLowerCase();
+  if (name === '' && kind === 'VAR_SET_VALUE') return 'say which setting: it cannot be told before it runs';
   if (name === 'search_path') return 'leave it out: the migrator sets it, and names without a schema are those of jeex';
+  if (name === 'row_security') return 'leave it out: row-level security is what keeps the projects apart';
   if (name === 'lock_timeout') return 'leave it out: the migrator sets it, so that nobody queues behind a migration';
   if (name === 'session_authorization' || kind === 'VAR_RESET_ALL' || kind === 'VAR_SET_MULTI') return 'leave it out';
   if (isLocal || kind === 'VAR_RESET') return undefined;

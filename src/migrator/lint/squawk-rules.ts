@@ -33,7 +33,10 @@ export const SQUAWK_RULES: Readonly<Record<string, Decision>> = {
   'ban-truncate-cascade': { left: 'destructive asks it' },
   'ban-uncommitted-transaction': { left: 'the rule transaction-control says it' },
   'changing-column-type': asked,
-  'constraint-missing-not-valid': { asked: true, advice: LATER },
+  'constraint-missing-not-valid': {
+    asked: true,
+    advice: `${LATER}; an exclusion constraint cannot be: add it when nobody writes, or to a new table`,
+  },
   'disallowed-unique-constraint': { asked: true, advice: OVER },
   'identifier-too-long': asked,
   'prefer-bigint-over-int': asked,
