@@ -34,3 +34,9 @@ function failure(error: unknown): object {
     ...(version !== null && { version }),
   };
 }
+
+/** How long a migration took, for people: `12 ms`, `3.4 s`, `75 s`. */
+export function duration(ms: number): string {
+  if (ms < 1000) return `${Math.round(ms)} ms`;
+  return `${(ms / 1000).toFixed(ms < 10_000 ? 1 : 0)} s`;
+}

@@ -3,14 +3,14 @@ import { headerLines } from '../migrator/directives.ts';
 import { drift as readDrift } from '../migrator/drift.ts';
 import { describeProblem, type Problem, refuse } from '../migrator/errors.ts';
 import { label, number } from '../migrator/files.ts';
-import { oldestRelease } from '../migrator/history.ts';
+import { type Applied, oldestRelease } from '../migrator/history.ts';
 import { behind, status } from '../migrator/migrate.ts';
 import type { Standing } from '../migrator/preflight.ts';
 import { type RouteStep, routeUp } from '../migrator/route.ts';
 import { looking } from '../migrator/session.ts';
 import { describeProgress, type Unfinished } from '../migrator/unfinished.ts';
 import { onDatabase } from './migrate.ts';
-import { answer } from './migrate-answer.ts';
+import { answer, duration } from './migrate-answer.ts';
 
 interface LookOptions {
   readonly json?: boolean | undefined;
@@ -105,12 +105,17 @@ function describe(standing: Standing): string {
   const { applied, pending, problems } = standing;
   return [
     where(standing),
-    ...applied.map(
-      (row) => `  ${label(row)}  applied ${row.runAt.toISOString()}${row.release ? ` by ${row.release}` : ''}`,
-    ),
+    ...applied.map(tellApplied),
     ...pending.map((row) => `  ${label(row)}  missing${tellBegun(begunOf(standing, row.version))}`),
     ...problems.map(tellProblem),
   ].join('\n');
+}
+
+/** A release before 0.3 wrote down neither its number nor the time. */
+function tellApplied(row: Applied): string {
+  const by = row.release === null ? '' : ` by ${row.release}`;
+  const took = row.durationMs === null ? '' : ` in ${duration(row.durationMs)}`;
+  return `  ${label(row)}  applied ${row.runAt.toISOString()}${by}${took}`;
 }
 
 function where({ version, latest, ahead, applied }: Standing): string {

@@ -5,7 +5,7 @@ import { down, type Migrated, type MigratorOptions, status, up } from '../migrat
 import type { Standing } from '../migrator/preflight.ts';
 import { type Route, routeDown, routeUp } from '../migrator/route.ts';
 import { untilInterrupted } from './interrupt.ts';
-import { type Answer, answer } from './migrate-answer.ts';
+import { type Answer, answer, duration } from './migrate-answer.ts';
 import { print, tell } from './output.ts';
 import { ownerConfig, schemaConfig } from './owner.ts';
 
@@ -48,14 +48,12 @@ const move = async (
       signal,
       haveBackup,
       embedded,
-      onStep: json ? undefined : (step) => print(`${PAST[step.action]} ${label(step)} in ${seconds(step.durationMs)}`),
+      onStep: json ? undefined : (step) => print(`${PAST[step.action]} ${label(step)} in ${duration(step.durationMs)}`),
     });
     return { json: { version, steps }, text: steps.length > 0 ? `now at ${version}` : `nothing to do: at ${version}` };
   });
 
 const PAST = { do: 'applied', undo: 'undone' } as const;
-
-const seconds = (ms: number): string => `${(ms / 1000).toFixed(ms < 10_000 ? 2 : 0)} s`;
 
 /** The scripts that would run, in their order. @throws MigrationRefused when none would, as without `--dry-run` */
 const dryRun = async (choose: (standing: Standing) => Route): Promise<Answer> =>
