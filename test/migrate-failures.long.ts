@@ -6,9 +6,9 @@ import { after, suite, test } from 'node:test';
 import { loadModule, parseSync } from 'libpg-query';
 import type { Client } from 'pg';
 import { type Catalogue, diffCatalogues, readCatalogue } from '../src/migrator/catalogue.ts';
-import { MigrationFailed } from '../src/migrator/errors.ts';
 import { MIGRATIONS, number, readMigrations, type Script } from '../src/migrator/files.ts';
 import { down, up } from '../src/migrator/migrate.ts';
+import { failed } from './support/migrations.ts';
 import { connectAs, useTestDatabase } from './support/postgres.ts';
 
 /** Rows for the tables that a migration makes, put in after it, so that a step that loses some is seen to. */
@@ -78,7 +78,7 @@ suite('a failure after any statement of any migration, and of any undo, and at i
     const file = join(directory, basename(script.filename));
     const before = await readState(admin);
     const fails = async (where: string, why: RegExp) => {
-      await assert.rejects(run(), (error) => error instanceof MigrationFailed && why.test(error.message), where);
+      await assert.rejects(run(), failed(why), where);
       const now = await readState(admin);
       assert.deepEqual(diffCatalogues(before.catalogue, now.catalogue), [], where);
       assert.deepEqual(now.rows, before.rows, where);

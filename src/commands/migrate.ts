@@ -84,14 +84,12 @@ export interface Target {
  */
 export async function onDatabase(use: 'read' | 'write', work: (target: Target) => Promise<Answer>): Promise<Answer> {
   const config = use === 'write' ? ownerConfig() : schemaConfig();
-  let result: Answer = { json: {}, text: '' };
-  await untilInterrupted(async (signal) => {
+  return await untilInterrupted(async (signal) => {
     const database = await provideDatabase(config, { share: use === 'read', log: { info: tell }, signal });
     try {
-      result = await work({ url: database.migrationUrl, embedded: config.databaseUrl === null, signal });
+      return await work({ url: database.migrationUrl, embedded: config.databaseUrl === null, signal });
     } finally {
       await database.stop();
     }
   });
-  return result;
 }

@@ -1,4 +1,5 @@
 import { type Client, escapeIdentifier, type QueryConfig } from 'pg';
+import { CANCELLED } from './errors.ts';
 import { clearProgress, readProgress, writeProgress } from './progress.ts';
 import { note, type Step } from './step.ts';
 import { transaction } from './transaction.ts';
@@ -10,9 +11,6 @@ const STATEMENT =
 const TELL_MS = 10_000;
 /** How long the row of the migration may wait for its table, in milliseconds. */
 const NOTE_WAIT_MS = 5000;
-
-/** query_canceled: who cancelled would not want to wait for the clean-up. */
-const CANCELLED = '57014';
 
 /** An index as it is: not there, left unfinished by a crash or a failure, or good. */
 type IndexState = 'absent' | 'invalid' | 'valid';
@@ -74,6 +72,7 @@ async function single(step: Step, index: string): Promise<void> {
   try {
     await step.client.query({ text: step.script.sql, queryMode: 'extended' } as QueryConfig);
   } catch (error) {
+    // Who cancelled it would not want to wait for the clean-up.
     if ((error as { code?: string }).code !== CANCELLED) await cleanUp(step, index);
     throw error;
   }

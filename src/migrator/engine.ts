@@ -3,7 +3,7 @@ import Postgrator from 'postgrator';
 import { runInBatches } from './batches.ts';
 import { runConcurrently } from './concurrently.ts';
 import type { RunKind } from './directives.ts';
-import { MigrationFailed, TransactionEnded } from './errors.ts';
+import { CANCELLED, MigrationFailed, TransactionEnded } from './errors.ts';
 import { label, type Migration, type Script } from './files.ts';
 import { HISTORY } from './history.ts';
 import { type Log, settle } from './session.ts';
@@ -135,9 +135,6 @@ const asPostgrator = (file: Migration, action: 'do' | 'undo', script: Script): P
   md5: file.checksum,
   getSql: () => script.sql,
 });
-
-/** query_canceled. */
-const CANCELLED = '57014';
 
 /** PostgreSQL counts characters; a person looks for a line. */
 function explain(error: unknown, script: Script): string {

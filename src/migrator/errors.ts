@@ -47,6 +47,9 @@ export class MigrationFailed extends Error {
   override readonly name = 'MigrationFailed';
 }
 
+/** query_canceled, by SQLSTATE: somebody told the statement to stop. */
+export const CANCELLED = '57014';
+
 /** @throws MigrationRefused when there is a problem */
 export function refuse(problems: readonly Problem[]): void {
   if (problems.length > 0) throw new MigrationRefused(problems);

@@ -114,7 +114,6 @@ async function askForBackup(client: Client, steps: readonly RouteStep[], options
   const destructive = steps.flatMap(({ version, name, script }) =>
     script.directives.destructive === null ? [] : [{ version, name, reason: script.directives.destructive }],
   );
-  if (destructive.length === 0) return;
   await requireBackup(client, {
     destructive,
     haveBackup: options.haveBackup ?? false,

@@ -12,6 +12,7 @@ import { DocumentService } from '../../src/gen/jeex/persistence/v1/document_serv
 import { ProjectService } from '../../src/gen/jeex/persistence/v1/project_service_pb.js';
 import { UserService } from '../../src/gen/jeex/persistence/v1/user_service_pb.js';
 import { CallError, clientOf } from '../support/client.ts';
+import { percentile } from '../support/percentile.ts';
 
 const { values: options } = parseArgs({
   options: {
@@ -142,9 +143,6 @@ const startCallers = (count: number, mix: Mix, offered: number | null, { calls, 
     },
   };
 };
-
-const percentile = (numbers: readonly number[], share: number): number =>
-  numbers.toSorted((a, b) => a - b)[Math.ceil(numbers.length * share) - 1] ?? 0;
 
 interface Load {
   readonly mix: Mix;

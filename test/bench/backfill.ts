@@ -2,24 +2,21 @@
 // and a service of its own; a migration adds a column, the next one fills it, while callers read and append. It ends with 1
 // unless the migrations take less than five minutes, no call fails, and none waits for the migrator longer than 100 ms.
 
-import { type ChildProcess, spawn } from 'node:child_process';
-import { once } from 'node:events';
 import { chmodSync, cpSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { credentials, Client as GrpcClient } from '@grpc/grpc-js';
 import { Client } from 'pg';
 import { loadConfig } from '../../src/config.ts';
 import { type Provided, provideDatabase } from '../../src/db/provide.ts';
-import { DocumentService } from '../../src/gen/jeex/persistence/v1/document_service_pb.js';
 import { UserService } from '../../src/gen/jeex/persistence/v1/user_service_pb.js';
 import { latestVersion, MIGRATIONS, number } from '../../src/migrator/files.ts';
 import { up } from '../../src/migrator/migrate.ts';
+import { KINDS, latencies, startCallers } from '../support/backfill-callers.ts';
 import { clientOf } from '../support/client.ts';
+import { type Spawned, startService } from '../support/spawned.ts';
 
 const { values: options } = parseArgs({
   options: {
@@ -38,8 +35,6 @@ const PROJECTS = Number(options.projects);
 const VERSIONS = Math.ceil(Number(options.documents) / PROJECTS);
 /** Of a document: random text that does not compress, some 90 bytes each. */
 const WORDS = Math.ceil((Number(options.kib) * 1024) / 90);
-/** Between a caller's calls. */
-const PAUSE_MS = 20;
 const SAMPLE_MS = 20;
 const MOST_MINUTES = 5;
 const MOST_BLOCKED_MS = 100;
@@ -63,27 +58,6 @@ const writeMigrations = (folder: string): string => {
   };
   for (const [name, text] of Object.entries(files)) writeFileSync(join(directory, name), text);
   return directory;
-};
-
-/** A service and its embedded PostgreSQL, in a process of their own. */
-const startService = async (dataDir: string): Promise<{ child: ChildProcess; address: string; database: Provided }> => {
-  const entry = fileURLToPath(new URL('../../src/jeex-persistence.js', import.meta.url));
-  const child = spawn(process.execPath, [entry, 'serve', '--ready-json'], {
-    env: {
-      PATH: process.env.PATH,
-      DATA_DIR: dataDir,
-      GRPC_LISTEN: '127.0.0.1:0',
-      HTTP_LISTEN: '127.0.0.1:0',
-      LOG_LEVEL: 'warn',
-    },
-    stdio: ['pipe', 'pipe', 'inherit'],
-  });
-  const [line] = await Promise.race([
-    once(createInterface({ input: child.stdout }), 'line'),
-    once(child, 'exit').then(([code]) => Promise.reject(new Error(`the service ended with ${code}`))),
-  ]);
-  const database = await provideDatabase(loadConfig({ DATA_DIR: dataDir }), { share: true, log: { info: () => {} } });
-  return { child, address: (JSON.parse(line) as { grpc: string }).grpc, database };
 };
 
 const connect = async (url: string): Promise<Client> => {
@@ -130,66 +104,6 @@ const load = async (url: string, actor: string): Promise<string[]> => {
   return rows.map(({ id }) => id);
 };
 
-/** Who appends what is stored already meets its row, which a batch may be about to change. */
-const KINDS = ['GetVersion', 'AppendVersion', 'AppendVersion, content that is there'] as const;
-type Kind = (typeof KINDS)[number];
-interface Call {
-  readonly kind: Kind;
-  /** By the monotonic clock. */
-  readonly began: number;
-  readonly took: number;
-  readonly failure: string | null;
-}
-
-/** Callers that send one call after the other, with a pause between, until they are stopped. */
-const startCallers = (address: string, actor: string, projects: readonly string[]) => {
-  const channel = new GrpcClient(address, credentials.createInsecure());
-  const documents = clientOf(DocumentService, channel);
-  const any = (numbers: number): number => Math.floor(Math.random() * numbers);
-  const project = (): { projectId: string } => ({ projectId: projects[any(projects.length)] ?? '' });
-  const read = (of: { projectId: string }) =>
-    documents.getVersion({ ...of, documentType: 'idea', version: 1 + any(VERSIONS) }, { actor });
-  const append = (to: { projectId: string }, content: string) =>
-    documents.appendVersion({ ...to, documentType: 'notes', content }, { actor });
-  /** What makes the next call ready to be sent, and timed. */
-  const next: Record<Kind, () => Promise<() => Promise<unknown>>> = {
-    GetVersion: async () => () => read(project()),
-    AppendVersion: async () => () => append(project(), `# ${Math.random()}`),
-    'AppendVersion, content that is there': async () => {
-      const one = project();
-      const { version } = await read(one);
-      return () => append(one, version?.content ?? '');
-    },
-  };
-  const calls: Call[] = [];
-  let going = true;
-  const call = async (kind: Kind) => {
-    while (going) {
-      let began = performance.now();
-      const failure = await next[kind]()
-        .then((send) => {
-          began = performance.now();
-          return send();
-        })
-        .then(
-          () => null,
-          (error: unknown) => String(error),
-        );
-      calls.push({ kind, began, took: performance.now() - began, failure });
-      await sleep(PAUSE_MS);
-    }
-  };
-  const callers = KINDS.flatMap((kind) => Array.from({ length: Number(options.callers) }, () => call(kind)));
-  return {
-    calls,
-    stop: async () => {
-      going = false;
-      await Promise.all(callers);
-      channel.close();
-    },
-  };
-};
-
 /** Looks every few milliseconds at who waits for the migrator, and how long it holds what it has. */
 const startSampler = async (adminUrl: string) => {
   const client = await connect(adminUrl);
@@ -223,18 +137,6 @@ const startSampler = async (adminUrl: string) => {
       await client.end();
     },
   };
-};
-
-const percentile = (sorted: readonly number[], share: number): number =>
-  sorted[Math.max(0, Math.ceil(sorted.length * share) - 1)] ?? 0;
-
-/** Of the calls that were in flight in a span of time. */
-const latencies = (calls: readonly Call[], kind: Kind, from: number, to: number) => {
-  const took = calls
-    .filter((call) => call.kind === kind && call.began < to && call.began + call.took > from)
-    .map((call) => call.took)
-    .sort((a, b) => a - b);
-  return { calls: took.length, p50: percentile(took, 0.5), p99: percentile(took, 0.99), max: took.at(-1) ?? 0 };
 };
 
 /** What PostgreSQL itself counted of the batches' statement. */
@@ -274,7 +176,7 @@ const measure = async (folder: string, address: string, { migrationUrl, adminUrl
   const actor = user?.id ?? '';
   tell(`loading ${PROJECTS * VERSIONS} documents of ${options.kib} KiB`);
   const projects = await load(migrationUrl, actor);
-  const callers = startCallers(address, actor, projects);
+  const callers = startCallers({ address, actor, projects, versions: VERSIONS, ofEach: Number(options.callers) });
   tell(`watching the callers for ${options.before} s`);
   // The first calls warm what a service that has been running has warm.
   await sleep(3000);
@@ -336,18 +238,17 @@ ${table.join('\n')}
 const folder = mkdtempSync(join(tmpdir(), 'jeex-backfill-'));
 // PostgreSQL's own account has to come through.
 chmodSync(folder, 0o711);
-let child: ChildProcess | undefined;
+let service: Spawned | undefined;
 try {
-  const service = await startService(join(folder, 'data'));
-  child = service.child;
-  const found = await measure(folder, service.address, service.database);
+  const env = { DATA_DIR: join(folder, 'data') };
+  service = await startService({ ...env, LOG_LEVEL: 'warn' });
+  const database = await provideDatabase(loadConfig(env), { share: true, log: { info: () => {} } });
+  const found = await measure(folder, service.grpc, database);
   process.stdout.write(options.json ? `${JSON.stringify(found, null, 2)}\n` : describe(found));
   const { seconds, longestBlockedMs, failedCalls } = found;
   if (seconds > MOST_MINUTES * 60 || longestBlockedMs > MOST_BLOCKED_MS || failedCalls.length > 0) process.exitCode = 1;
 } finally {
-  if (child?.exitCode === null) {
-    child.stdin?.end();
-    await once(child, 'exit');
-  }
+  await service?.stop();
+  process.stderr.write(service?.log() ?? '');
   rmSync(folder, { recursive: true, force: true });
 }

@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after } from 'node:test';
 import { Client } from 'pg';
+import { MigrationFailed } from '../../src/migrator/errors.ts';
 import type { Migrated } from '../../src/migrator/migrate.ts';
 
 /** Two small migrations. */
@@ -52,3 +53,10 @@ export async function expectSteps(
   assert.equal(migrated.version, version);
   assert.deepEqual(versionsOf(migrated), steps);
 }
+
+/** What the migrator keeps of migrations that are begun and not done. */
+export const progress = (url: string) => ask(url, 'select * from jeex.schemaprogress');
+
+/** Whether an error is a migration's, and says this. */
+export const failed = (message: RegExp) => (error: unknown) =>
+  error instanceof MigrationFailed && message.test(error.message);

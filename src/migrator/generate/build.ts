@@ -8,7 +8,7 @@ import { type Renaming, renamedIndexes, unhinted } from './renames.ts';
 import { asOwner, takenBack } from './rights.ts';
 import { type Effects, NO_EFFECTS, runAll, takeStep } from './run.ts';
 import { connected, type Scratch, type ScratchDatabase } from './scratch.ts';
-import { concurrently, divide, type Statement, type Step } from './steps.ts';
+import { concurrently, divide, plain, type Statement, type Step } from './steps.ts';
 import { summarise } from './summary.ts';
 import type { Wording, Writer } from './write.ts';
 
@@ -151,5 +151,3 @@ async function after(place: Place, statements: readonly Statement[], workshop: W
 async function look(database: ScratchDatabase, { libraries }: Workshop): Promise<Place> {
   return { database, facts: (await readFacts(database, libraries)).base };
 }
-
-const plain = (sql: string): Statement => ({ sql, action: null });

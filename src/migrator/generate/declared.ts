@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { SCHEMA_FILE } from '../files.ts';
 import { as, each } from '../lint/ast.ts';
-import { type Parser, SqlSyntaxError, type Statement } from '../lint/parser.ts';
+import { lineOfByte, type Parser, SqlSyntaxError, type Statement } from '../lint/parser.ts';
 import { connected, type ScratchDatabase } from './scratch.ts';
 
 /** A table or column that goes on under another name. */
@@ -116,7 +116,7 @@ export function lineOfColumn({ text, statements }: Declared, relation: string, c
   return 1;
 }
 
-const lineAt = (text: string, byte = 0): number => Buffer.from(text).subarray(0, byte).toString().split('\n').length;
+const lineAt = (text: string, byte = 0): number => lineOfByte(Buffer.from(text), byte);
 
 /** By line: the table or column whose name stands first there. */
 function namedLines(text: string, statements: readonly Statement[]): Map<number, Pick<Rename, 'table' | 'column'>> {

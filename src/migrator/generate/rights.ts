@@ -1,6 +1,6 @@
 import type { Action, FactBase, StableId } from '@supabase/pg-delta';
 import { narrowRight } from './grants.ts';
-import { type Ends, key, type Statement } from './steps.ts';
+import { type Ends, key, plain, type Statement } from './steps.ts';
 
 /** Who runs migrations. */
 const OWNER = 'jeex_owner';
@@ -66,8 +66,6 @@ export const takenBack = (actions: readonly Action[], from: FactBase): string[] 
     const isTaken = receiver === OWNER && routine && from.has(routine) && ownerOf(routine, from) !== OWNER;
     return isTaken ? [`DROP ${kind} ${signature}`] : [];
   });
-
-const plain = (sql: string): Statement => ({ sql, action: null });
 
 const inName = (role: string, statement: Statement): Statement[] => [
   plain(`SET LOCAL ROLE ${role}`),

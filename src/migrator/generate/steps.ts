@@ -171,7 +171,7 @@ class Places {
     const says = `Gives index ${meanwhile} the name ${made.name}, which is free by now.`;
     this.#built.push({ sql: concurrently(named(action.sql, meanwhile)), action });
     this.#replaced.push({ sql: concurrently(leaving.sql), action: leaving });
-    this.#last.push({ sql: rename, action: null, says });
+    this.#last.push({ ...plain(rename), says });
   }
 
   /**
@@ -183,8 +183,7 @@ class Places {
     return [...this.#details.from.values()]
       .filter(({ kind, relation, statistics }) => kind === 'index' && gone.has(relation) && statistics !== null)
       .map(({ relation, column }) => ({
-        sql: `ALTER INDEX jeex.${escapeIdentifier(relation)} ALTER COLUMN ${column} SET STATISTICS -1`,
-        action: null,
+        ...plain(`ALTER INDEX jeex.${escapeIdentifier(relation)} ALTER COLUMN ${column} SET STATISTICS -1`),
         says: `Index ${relation} is dropped next: so its undo can give it back its statistics.`,
       }));
   }
@@ -207,7 +206,7 @@ class Places {
   /** A rule for the rows to come is quickly said; whether the present ones keep it is looked at afterwards. */
   #addNotValid(action: Action, { table, name }: Part, now: Statement[], afterwards: Statement[]): void {
     now.push({ sql: `${action.sql} NOT VALID`, action });
-    afterwards.push({ sql: validate(table, name), action: null });
+    afterwards.push(plain(validate(table, name)));
   }
 
   /** A constraint that takes over an index, which is built before it. */
@@ -219,7 +218,7 @@ class Places {
   ): Statement {
     const index = escapeIdentifier(built);
     const unique = `CREATE UNIQUE INDEX CONCURRENTLY ${index} ON ${relation(table)} ${columns}${include}${nulls}`;
-    this.#built.push({ sql: unique, action: null });
+    this.#built.push(plain(unique));
     const using = `${kind} USING INDEX ${index}${rest}`;
     return { sql: `${alter(table)} ADD CONSTRAINT ${escapeIdentifier(name)} ${using}`, action };
   }
@@ -230,7 +229,7 @@ class Places {
     const rule = `ADD CONSTRAINT ${escapeIdentifier(constraint)} NOT NULL ${escapeIdentifier(name)} NOT VALID`;
     const lift = `${alter(table)} ALTER COLUMN ${escapeIdentifier(name)} DROP NOT NULL`;
     this.#main.push({ sql: `${alter(table)} ${rule}`, action });
-    this.#validated.push({ sql: validate(table, constraint), action: null, undo: [lift, `${alter(table)} ${rule}`] });
+    this.#validated.push({ ...plain(validate(table, constraint)), undo: [lift, `${alter(table)} ${rule}`] });
   }
 }
 
@@ -263,6 +262,9 @@ const named = (definition: string, name: string): string =>
 
 export const renameIndex = (from: string, to: string): string =>
   `ALTER INDEX jeex.${escapeIdentifier(from)} RENAME TO ${escapeIdentifier(to)}`;
+
+/** A statement that the comparison says nothing of. */
+export const plain = (sql: string): Statement => ({ sql, action: null });
 
 /** An identity as text, which can be looked up. */
 export const key = (id: StableId): string => JSON.stringify(id);

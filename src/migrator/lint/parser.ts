@@ -53,7 +53,7 @@ function statements(sql: string, parse: Parse): Statement[] {
   return (parsed(sql, parse).stmts ?? []).flatMap(({ stmt, stmt_location: start = 0, stmt_len: length }) => {
     if (stmt === undefined) return [];
     const text = bytes.subarray(start, length ? start + length : bytes.length).toString();
-    return [{ node: stmt, text, line: lineAt(bytes.subarray(0, start).toString()) }];
+    return [{ node: stmt, text, line: lineOfByte(bytes, start) }];
   });
 }
 
@@ -67,6 +67,9 @@ function parsed(sql: string, parse: Parse) {
 }
 
 const lineAt = (before: string): number => before.split('\n').length;
+
+/** The line that a byte of a text is on, from 1: the parser counts in bytes. */
+export const lineOfByte = (bytes: Buffer, at: number): number => lineAt(bytes.subarray(0, at).toString());
 
 const DYNAMIC = new Set(['PLpgSQL_stmt_dynexecute', 'PLpgSQL_stmt_dynfors', 'dynquery']);
 /** How the parser marks what is a whole statement, and what an expression; all else is an assignment. */
