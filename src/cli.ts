@@ -11,6 +11,7 @@ import {
   parseTimeout,
 } from './cli/arguments.ts';
 import { addMigrate } from './cli/migrate.ts';
+import type { AlertsOptions } from './commands/alerts.ts';
 import type { DemoOptions } from './commands/demo.ts';
 import type { HealthOptions } from './commands/health.ts';
 import type { IsolationAuditOptions } from './commands/isolation-audit.ts';
@@ -36,6 +37,7 @@ function createProgram(): Command {
   addOthers(program);
   addIsolationAudit(program);
   addDoctor(program);
+  addAlerts(program);
   return program;
 }
 
@@ -218,6 +220,18 @@ function addDoctor(program: Command): void {
     .action(async (options: { json?: boolean }) => {
       const { doctor } = await import('./commands/doctor.ts');
       await doctor({ json: options.json ?? false });
+    });
+}
+
+function addAlerts(program: Command): void {
+  program
+    .command('alerts')
+    .description('show the alerts with the thresholds in force: their own, or what ALERTS says')
+    .addOption(new Option('--prometheus', 'as a rule file for Prometheus').conflicts('json'))
+    .option('--json', 'as one line of JSON')
+    .action(async (options: AlertsOptions) => {
+      const { showAlerts } = await import('./commands/alerts.ts');
+      showAlerts(options);
     });
 }
 

@@ -1,5 +1,6 @@
 import { resolve } from 'node:path';
 import { withPasswordFile } from './db/connection.ts';
+import type { AlertSetting } from './monitor/thresholds.ts';
 import { type Address, formatAddress, isLoopback } from './rpc/listen.ts';
 import {
   type AUDITED_READS,
@@ -39,6 +40,16 @@ export interface Config {
   readonly maxReplicas: number;
   /** PgBouncer's console; null: none is known. */
   readonly pgbouncerAdminUrl: string | null;
+  /** As jeex_monitor, direct; null: the monitor looks as jeex_app, which is told less. */
+  readonly monitorDatabaseUrl: string | null;
+  /** How often the monitor measures, in seconds. */
+  readonly monitorIntervalSeconds: number;
+  /** From how many milliseconds on a statement is slow. */
+  readonly slowQueryMs: number;
+  /** What differs from the alerts' own thresholds. */
+  readonly alerts: readonly AlertSetting[];
+  /** Whether `/metrics` asks for no token, where every other call does. */
+  readonly metricsPublic: boolean;
   /** Where the keys of sealed columns are; null: beside the embedded data. */
   readonly encryptionKeys: { readonly text: string } | { readonly file: string } | null;
   readonly access: AccessConfig;
@@ -195,6 +206,11 @@ const toConfig = (values: Values): Config => ({
   poolWaitMs: values.POOL_WAIT_MS,
   maxReplicas: values.MAX_REPLICAS,
   pgbouncerAdminUrl: withPasswordFile(values.PGBOUNCER_ADMIN_URL, values.PGBOUNCER_ADMIN_PASSWORD_FILE),
+  monitorDatabaseUrl: withPasswordFile(values.MONITOR_DATABASE_URL, values.MONITOR_DATABASE_PASSWORD_FILE),
+  monitorIntervalSeconds: values.MONITOR_INTERVAL_SECONDS,
+  slowQueryMs: values.SLOW_QUERY_MS,
+  alerts: values.ALERTS,
+  metricsPublic: values.METRICS_PUBLIC,
   encryptionKeys: toKeys(values),
   access: { target: values.ACCESS_LOG ?? null, reads: values.AUDIT_READS, full: values.ACCESS_LOG_FULL },
   shutdownGraceSeconds: values.SHUTDOWN_GRACE_SECONDS,

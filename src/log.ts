@@ -22,11 +22,22 @@ const serialiseError = (error: unknown, depth = 0): unknown => {
   };
 };
 
+/** The same lines to another place too. */
+export const both = (one: DestinationStream, other: DestinationStream): DestinationStream => ({
+  write: (line) => {
+    one.write(line);
+    other.write(line);
+  },
+});
+
+/** Where the log goes: one JSON object per line on standard error, so that standard output stays free for answers. */
+export const standardError = (): DestinationStream => pino.destination(2);
+
 /**
- * The service's log: one JSON object per line on standard error, so that standard output stays free for answers.
+ * The service's log.
  * @param level one of pino's: trace, debug, info, warn, error, fatal, silent
  */
-export const createLog = (level: string, destination: DestinationStream = pino.destination(2)): Logger =>
+export const createLog = (level: string, destination: DestinationStream = standardError()): Logger =>
   pino(
     {
       level,

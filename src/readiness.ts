@@ -2,9 +2,9 @@ import { z } from 'zod';
 import { whatHappened } from './db/errors.ts';
 import { createDatabase, first } from './db/pool.ts';
 import { sql, statement } from './db/statement.ts';
+import { inTime } from './in-time.ts';
 import type { Logger } from './log.ts';
 import type { Health } from './rpc/health.ts';
-import { bounded } from './rpc/time.ts';
 
 const schemaVersion = statement({
   name: 'readiness.schema_version',
@@ -57,7 +57,7 @@ export const watchReadiness = async ({ url, requiredVersion, health, log }: Read
 
   const ask = async (): Promise<string | null> => {
     try {
-      const row = first(await database.run(schemaVersion, {}, AbortSignal.timeout(QUESTION_MS)));
+      const row = first(await database.run(schemaVersion, {}, { signal: AbortSignal.timeout(QUESTION_MS) }));
       return unfit(row ?? { version: 0, oldest: 0 }, requiredVersion);
     } catch (error) {
       return whatHappened(error);
@@ -68,8 +68,7 @@ export const watchReadiness = async ({ url, requiredVersion, health, log }: Read
 
   const fault = async (): Promise<string | null> => {
     asked ??= ask();
-    const noAnswer = () => `the database has not answered within ${TIMEOUT_MS} ms`;
-    return await bounded(asked, AbortSignal.timeout(TIMEOUT_MS)).catch(noAnswer);
+    return await inTime(asked, TIMEOUT_MS, `the database has not answered within ${TIMEOUT_MS} ms`);
   };
 
   const check = async () => {

@@ -2,8 +2,8 @@ import type { AccessLog } from './audit/access-log.ts';
 import { startAuthenticator } from './auth/authenticator.ts';
 import { changeHandlers } from './changes/rpc.ts';
 import type { Config } from './config.ts';
-import { poolReader } from './database/pgbouncer-pools.ts';
 import { type About, databaseHandlers } from './database/rpc.ts';
+import { placeOf } from './db/observe.ts';
 import { createConsole } from './db/pgbouncer.ts';
 import { createDatabase } from './db/pool.ts';
 import { checkRole } from './db/role-check.ts';
@@ -19,6 +19,15 @@ import { ProjectService } from './gen/jeex/persistence/v1/project_service_pb.js'
 import { UserService } from './gen/jeex/persistence/v1/user_service_pb.js';
 import type { Logger } from './log.ts';
 import { latestVersion, migrationFiles } from './migrator/files.ts';
+import { createAlerts } from './monitor/evaluate.ts';
+import { startMonitor } from './monitor/monitor.ts';
+import { createPlans } from './monitor/plans.ts';
+import { poolerLook } from './monitor/pooler.ts';
+import { createSession } from './monitor/session.ts';
+import { createSlowLog } from './monitor/slow-log.ts';
+import { slowQueryReader } from './monitor/slow-queries.ts';
+import { configuredRules } from './monitor/thresholds.ts';
+import { pageRoutes } from './page/page.ts';
 import { checkPools } from './pool-check.ts';
 import { projectHandlers } from './projects/rpc.ts';
 import { watchReadiness } from './readiness.ts';
@@ -27,11 +36,14 @@ import { type BoundAddresses, createDoors } from './rpc/doors.ts';
 import { type Implementation, implement } from './rpc/handlers.ts';
 import { createHealth } from './rpc/health.ts';
 import { requestIdentifier } from './rpc/identity.ts';
+import { metricsPage } from './rpc/metrics-page.ts';
 import { createPager } from './rpc/page.ts';
 import { openTls } from './rpc/tls.ts';
 import type { KeyRing } from './sealing/ring.ts';
 import { openSealing } from './sealing/sealing.ts';
 import { startSweeper } from './sweeper.ts';
+import { createMeasurements } from './telemetry/measurements.ts';
+import { NO_TELEMETRY, type Telemetry } from './telemetry/preload.ts';
 import { userHandlers } from './users/rpc.ts';
 import { VERSION } from './version.ts';
 
@@ -42,10 +54,14 @@ interface ServiceOptions {
   readonly config: Config;
   /** As jeex_app. */
   readonly databaseUrl: string;
+  /** The same database as jeex_monitor, direct; as any other role it tells the monitor less. */
+  readonly monitorUrl: string;
   /** What opens and seals what is kept encrypted. */
   readonly ring: KeyRing;
   readonly accessLog: AccessLog;
   readonly log: Logger;
+  /** Without it nothing is sent. */
+  readonly telemetry?: Telemetry;
 }
 
 export interface Service {
@@ -81,7 +97,7 @@ const implementations = (context: Context, about: About): Implementation[] => [
  *   not allowed, or a TLS file or the keys of tokens cannot be used
  */
 export const startService = async (options: ServiceOptions): Promise<Service> => {
-  const { config, databaseUrl, ring, accessLog, log } = options;
+  const { config, databaseUrl, monitorUrl, ring, accessLog, log, telemetry = NO_TELEMETRY } = options;
   await using opened = new AsyncDisposableStack();
   const authenticator = config.auth && (await startAuthenticator(config.auth, log));
   opened.defer(() => authenticator?.stop());
@@ -89,41 +105,78 @@ export const startService = async (options: ServiceOptions): Promise<Service> =>
   opened.defer(() => tls?.close());
   if (tls && !config.healthListen)
     log.info('HEALTH_LISTEN is unset: gRPC probes of Kubernetes speak no TLS, and need it');
+  const measurements = createMeasurements();
+  const plans = createPlans({ url: databaseUrl, log });
+  opened.defer(() => plans.end());
+  const slowLog = createSlowLog({ log, plans });
+  opened.defer(() => slowLog.end());
+  const observer = {
+    measurements,
+    place: placeOf(databaseUrl),
+    slowMs: config.slowQueryMs,
+    onSlow: slowLog.onSlow,
+  };
+  const { poolSize, poolWaitMs } = config;
   // One more connection is the readiness check's.
-  const db = await createDatabase({ url: databaseUrl, size: config.poolSize - 1, waitMs: config.poolWaitMs });
+  const db = await createDatabase({ url: databaseUrl, size: poolSize - 1, waitMs: poolWaitMs, observer });
   opened.defer(() => db.end());
   await checkRole(db, log);
   const pooler = config.pgbouncerAdminUrl === null ? null : createConsole(config.pgbouncerAdminUrl);
   opened.defer(() => pooler?.end());
   await checkPools({ db, databaseUrl, pooler, config, log });
 
+  const session = createSession(monitorUrl);
+  opened.defer(() => session.end());
   const sealing = await openSealing(db, ring);
   const context: Context = { db, pager: createPager(sealing.pageTokenKey), sealing };
   const migrations = migrationFiles();
   const health = createHealth(SERVICES.map(({ typeName }) => typeName));
-  const services = implementations(context, {
-    serviceVersion: VERSION,
-    health,
-    migrations,
-    pgbouncerPools: poolReader(pooler, log),
-  });
   const readiness = await watchReadiness({ url: databaseUrl, requiredVersion: latestVersion(migrations), health, log });
   opened.defer(() => readiness.stop());
+  const monitor = await startMonitor({
+    session,
+    lookAtPooler: poolerLook(pooler, log),
+    db,
+    measurements,
+    health,
+    alerts: createAlerts({ rules: configuredRules(config.alerts), log }),
+    log,
+    intervalSeconds: config.monitorIntervalSeconds,
+    slowMs: config.slowQueryMs,
+  });
+  opened.defer(() => monitor.stop());
   const sweeper = startSweeper({ db, log });
   opened.defer(() => sweeper.stop());
 
+  const authenticate = authenticator?.authenticate ?? null;
+  const sources = { measurements, place: observer.place, gauges: monitor.gauges };
+  telemetry.sdk?.follow(sources);
+  const metrics = metricsPage({
+    sources,
+    telemetry,
+    authenticate: config.metricsPublic ? null : authenticate,
+    log,
+    accessLog,
+  });
   const doors = createDoors({
     grpcListen: config.grpcListen,
     httpListen: config.httpListen,
     healthListen: config.healthListen,
     tls,
-    authenticate: authenticator?.authenticate ?? null,
+    authenticate,
     identifyRequest: requestIdentifier(sealing.requestKey),
     allowedOrigins: config.allowedOrigins,
-    implementations: services,
+    implementations: implementations(context, {
+      serviceVersion: VERSION,
+      monitor,
+      migrations,
+      slowQueries: slowQueryReader(session, plans),
+    }),
     health,
     log,
     accessLog,
+    measurements,
+    routes: new Map([...pageRoutes(), ['/metrics', metrics]]),
     version: VERSION,
   });
   const addresses = await doors.start();

@@ -31,13 +31,14 @@ type Chore = (options: SweeperOptions, signal: AbortSignal) => Promise<number>;
 
 const CHORES: Readonly<Record<string, Chore>> = {
   'end what is due': async ({ db, log }, signal) => {
-    const row = first(await db.run(sweep, { most: BATCH }, signal));
+    const row = first(await db.run(sweep, { most: BATCH }, { signal }));
     if (row?.failure) log.warn({ reason: row.failure }, 'a project was left for the next sweep');
     return row?.done ?? 0;
   },
-  'index heads': async ({ db }, signal) => first(await db.run(indexHeads, { most: HEADS }, signal))?.indexed ?? 0,
-  'purge projects': async ({ db }, signal) => first(await db.run(purgeDue, {}, signal))?.done ?? 0,
-  'forget replies': async ({ db }, signal) => first(await db.run(forgetReplies, { most: BATCH }, signal))?.done ?? 0,
+  'index heads': async ({ db }, signal) => first(await db.run(indexHeads, { most: HEADS }, { signal }))?.indexed ?? 0,
+  'purge projects': async ({ db }, signal) => first(await db.run(purgeDue, {}, { signal }))?.done ?? 0,
+  'forget replies': async ({ db }, signal) =>
+    first(await db.run(forgetReplies, { most: BATCH }, { signal }))?.done ?? 0,
 };
 
 /**

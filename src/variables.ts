@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { ALERTS_EXPECTED, parseAlerts } from './monitor/thresholds.ts';
 import { type Address, isLoopback, parseAddress } from './rpc/listen.ts';
 
 export const MIGRATE_MODES = ['auto', 'check', 'off'] as const;
@@ -175,6 +176,18 @@ export const VARIABLES = {
     "a file with jeex_monitor's password, for a PGBOUNCER_ADMIN_URL without one",
     '/run/secrets/jeex/jeex_monitor',
   ),
+  MONITOR_DATABASE_URL: databaseUrl(
+    ' of the role jeex_monitor, direct (not through PgBouncer)',
+    'postgres://jeex_monitor:secret@localhost:5432/jeex',
+  ),
+  MONITOR_DATABASE_PASSWORD_FILE: text(
+    "a file with jeex_monitor's password, for a MONITOR_DATABASE_URL without one",
+    '/run/secrets/jeex/jeex_monitor',
+  ),
+  MONITOR_INTERVAL_SECONDS: variable(integer(1, 3600).default(30), 'whole seconds from 1 to 3600', '30'),
+  SLOW_QUERY_MS: variable(integer(1, 3_600_000).default(1000), 'whole milliseconds from 1 to 3600000', '1000'),
+  ALERTS: variable(value(parseAlerts).default([]), ALERTS_EXPECTED, 'connections.warning=0.7,cache_hit_ratio=off'),
+  METRICS_PUBLIC: variable(YES_NO.default(false), 'true or false', 'false'),
   DATA_DIR: variable(value((text) => text).default('.data'), 'a directory', '.data'),
   ENCRYPTION_KEYS: text(
     'keys as id:key, separated by commas, the first one seals; an id is 1 to 65535, a key 32 bytes in hexadecimal or base64',

@@ -1,8 +1,12 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
+import { once } from 'node:events';
 import { cpSync, existsSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import type { IncomingMessage } from 'node:http';
+import { get } from 'node:https';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
+import { text as textOf } from 'node:stream/consumers';
 import { after, suite, test } from 'node:test';
 import { docker, must, output, ROOT } from './support/docker.ts';
 import { lines, NO_DOCKER, type Stack, stackFile, useStack } from './support/stack.ts';
@@ -131,6 +135,21 @@ suite('the composed stack, from a clean checkout', { skip: NO_DOCKER }, async ()
   test('plays the demo, and the doctor finds it well', async () => {
     assert.match(output(await compose('run', '--rm', '--no-deps', '-T', 'demo')), /^All \d+ facts hold/m);
     assert.match(output(await compose('run', '--rm', '--no-deps', '-T', 'doctor')), /^WELL: .* 0 failed/m);
+  });
+
+  test('looks at PostgreSQL past PgBouncer, as the monitor and over TLS', async () => {
+    const sessions = await query(
+      `select a.application_name as name, s.version from pg_stat_activity a join pg_stat_ssl s using (pid)
+       where a.usename = 'jeex_monitor' and a.datname = 'jeex'`,
+    );
+    assert.deepEqual(sessions, [{ name: 'jeex-persistence monitor', version: 'TLSv1.3' }]);
+  });
+
+  test('shows its status page to whoever trusts its authority', async () => {
+    const asked = get(`${stack.http}/`, { ca: stack.ca });
+    const [response] = (await once(asked, 'response')) as [IncomingMessage];
+    assert.equal(response.statusCode, 200);
+    assert.match(await textOf(response), /<title>JEEX persistence<\/title>/);
   });
 
   test('keeps projects apart through PgBouncer too, by the proof of isolation', async () => {

@@ -67,6 +67,18 @@ suite('the configuration', () => {
     [{ MIGRATE: 'check' }, { migrate: 'check' }],
     [{ DATA_DIR: '/var/data' }, { dataDir: '/var/data' }],
     [{ SHUTDOWN_GRACE_SECONDS: '0' }, { shutdownGraceSeconds: 0 }],
+    [{}, { alerts: [] }],
+    [
+      { ALERTS: 'connections.warning=0.7, connections.for=30,lock_wait=off' },
+      {
+        alerts: [
+          { rule: 'connections', key: 'warning', value: 0.7 },
+          { rule: 'connections', key: 'for', value: 30 },
+          { rule: 'lock_wait', key: 'off' },
+        ],
+      },
+    ],
+    [{ ALERTS: 'replica_missing.critical=2' }, { alerts: [{ rule: 'replica_missing', key: 'critical', value: 2 }] }],
   ];
   for (const [env, expected] of understood) {
     test(`understands ${JSON.stringify(env)}: ${Object.keys(expected)}`, () => {
@@ -120,6 +132,26 @@ suite('the configuration', () => {
     MAX_REPLICAS: ['0', '1001'],
     PGBOUNCER_ADMIN_URL: ['pgbouncer', 'postgres://jeex_monitor@/pgbouncer'],
     PGBOUNCER_ADMIN_PASSWORD_FILE: [],
+    MONITOR_DATABASE_URL: ['x', 'postgres://db.example/'],
+    MONITOR_DATABASE_PASSWORD_FILE: [],
+    MONITOR_INTERVAL_SECONDS: ['0', '3601', '30s'],
+    SLOW_QUERY_MS: ['0', '1s'],
+    ALERTS: [
+      'connections',
+      'connections=on',
+      'connections.warning=80%',
+      'connections.warning=80',
+      'connections.warning=-1',
+      'connections.warning=0.96',
+      'cache_hit_ratio.critical=0.95',
+      'connections.for=1.5',
+      'connections.for=86401',
+      'connections.clear=5',
+      'disk.warning=0.7',
+      'connections.for=5,connections.for=6',
+      'connections.for=5,',
+    ],
+    METRICS_PUBLIC: ['yes', '1'],
     DATA_DIR: [],
     ENCRYPTION_KEYS: [],
     ENCRYPTION_KEYS_FILE: [],

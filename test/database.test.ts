@@ -1,20 +1,26 @@
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
 import { describe, it } from 'node:test';
-import { compareMigrations, hitRatio } from '../src/database/database.ts';
-import { DatabaseStatus } from '../src/gen/jeex/persistence/v1/database_service_pb.js';
+import { compareMigrations } from '../src/database/database.ts';
+import {
+  AlertSeverity,
+  type DatabaseHealth,
+  DatabaseStatus,
+} from '../src/gen/jeex/persistence/v1/database_service_pb.js';
 import { latestVersion } from '../src/migrator/files.ts';
 import { VERSION } from '../src/version.ts';
 import { lockProject, untilBlocked } from './support/locks.ts';
 import { connectAs, useOwner, useTestDatabase } from './support/postgres.ts';
 import { useProxy } from './support/proxy.ts';
 import { newProject, newUser, useService } from './support/service.ts';
+import { until } from './support/until.ts';
 
 const db = await useTestDatabase();
 const proxy = await useProxy(db.appUrl);
-const service = await useService({ db, appUrl: () => proxy.url, env: { POOL_SIZE: '7' } });
+const service = await useService({ db, appUrl: () => proxy.url });
 const { database } = service;
 const owner = await useOwner(db);
+const admin = await connectAs(db.adminUrl);
 
 describe('what the service says of itself', () => {
   it('is its version, its schema, what is on, and the limits', async () => {
@@ -32,6 +38,7 @@ describe('what the service says of itself', () => {
       database.getServerInfo,
       database.getDatabaseHealth,
       database.listSlowQueries,
+      database.getHealthHistory,
       database.getMigrationStatus,
     ] as const) {
       await call({}, { actor });
@@ -43,55 +50,25 @@ describe('what the service says of itself', () => {
 });
 
 describe('the health of the database', () => {
-  it('is what PostgreSQL and the pool tell, and leaves out what nobody knows', async () => {
-    const { health } = await database.getDatabaseHealth({});
-    assert.equal(health?.status, DatabaseStatus.HEALTHY);
-    const { rows } = await owner.query(
-      `select current_setting('server_version') as version, current_setting('max_connections') as most,
-         pg_database_size(current_database()) as size`,
-    );
-    assert.equal(health?.postgresVersion, rows[0].version);
-    assert.equal(health?.connections?.limit, BigInt(rows[0].most));
-    assert.ok((health?.connections?.byState.active ?? 0n) >= 1n);
-    assert.ok(Math.abs(Number(health?.databaseSizeBytes) - Number(rows[0].size)) < 10_000_000);
-    assert.equal(health?.servicePool?.limit, 6n, 'the readiness check has one of the seven');
-    assert.equal(health?.schemaVersion, latestVersion());
-    assert.ok((health?.cacheHitRatio ?? -1) >= 0 && (health?.cacheHitRatio ?? 2) <= 1);
-    assert.ok((health?.latency?.seconds ?? 9n) === 0n && (health?.latency?.nanos ?? 0) > 0);
-    assert.equal(health?.walArchiving?.enabled, false);
-    assert.deepEqual(
-      [
-        health?.lastBackup,
-        health?.transactionsPerSecond,
-        health?.slowQueryCount,
-        health?.pgbouncerPools,
-        health?.alerts,
-      ],
-      [undefined, undefined, undefined, [], []],
-    );
-  });
-
-  it('tells what calls waited for connections, and what making these came to', async () => {
-    const { health } = await database.getDatabaseHealth({});
-    const pool = health?.servicePool;
-    assert.ok((pool?.acquisitions ?? 0n) >= 1n && (pool?.connects ?? 0n) >= 1n);
-    const { seconds = 0n, nanos = 0 } = pool?.acquisitionWait ?? {};
-    assert.ok(seconds > 0n || nanos > 0);
-    assert.deepEqual([pool?.acquisitionTimeouts, pool?.failedConnects], [0n, 0n]);
-  });
-
-  it('is UNAVAILABLE, not an error, while every connection is in use, and says so', async () => {
-    const busy = await useService({ db, env: { POOL_SIZE: '2', POOL_WAIT_MS: '20' } });
-    const { projectId } = await newProject(service);
+  it('is told while every connection is in use, also to an actor, and says so', async () => {
+    const busy = await useService({ db, env: { POOL_SIZE: '2' } });
+    const { projectId, owner: actor } = await newProject(service);
     const release = await lockProject(db, projectId);
     const holding = busy.projects.updateProject({ project: { id: projectId, name: 'Held' } });
-    await untilBlocked(await connectAs(db.adminUrl), 1);
-    const { health } = await busy.database.getDatabaseHealth({});
-    assert.deepEqual([health?.status, health?.servicePool?.limit], [DatabaseStatus.UNAVAILABLE, 1n]);
-    const again = await busy.database.getDatabaseHealth({});
-    assert.ok((again.health?.servicePool?.acquisitionTimeouts ?? 0n) >= 1n);
+    await untilBlocked(admin, 1);
+    const waiting = busy.database.getServerInfo({});
+    await until(async () => {
+      const { health } = await busy.database.getDatabaseHealth({}, { actor });
+      const { acquired, waiting: queued, limit } = health?.servicePool ?? {};
+      return health?.status === DatabaseStatus.HEALTHY && acquired === 1n && queued === 1n && limit === 1n;
+    }, 'one has the connection, and one waits for it');
+    const { samples } = await busy.database.getHealthHistory({}, { actor });
+    assert.ok(samples.length > 0);
+    const watching = busy.database.watchHealth({}, { actor })[Symbol.asyncIterator]();
+    assert.equal((await watching.next()).value?.health?.servicePool?.waiting, 1n);
+    await watching.return?.();
     await release();
-    await holding;
+    await Promise.all([holding, waiting]);
   });
 
   it('is UNAVAILABLE, not an error, while the database does not answer; a watch hears each change once', async () => {
@@ -102,7 +79,12 @@ describe('the health of the database', () => {
     try {
       assert.equal(await next(), DatabaseStatus.UNAVAILABLE);
       const { health } = await database.getDatabaseHealth({});
-      assert.deepEqual([health?.status, health?.postgresVersion], [DatabaseStatus.UNAVAILABLE, '']);
+      assert.equal(health?.status, DatabaseStatus.UNAVAILABLE);
+      assert.deepEqual(
+        health.alerts.map(({ name, severity, value }) => [name, severity, value]),
+        [['database_down', AlertSeverity.CRITICAL, 1]],
+      );
+      assert.notEqual(health.postgresVersion, '', 'the monitor has a way of its own');
       await assert.rejects(database.getServerInfo({}), { reason: 'DATABASE_UNAVAILABLE' });
     } finally {
       proxy.down = false;
@@ -113,6 +95,31 @@ describe('the health of the database', () => {
 });
 
 describe('a watch of the health', () => {
+  it('hears of an alert, and of its end', async () => {
+    const env = { MONITOR_INTERVAL_SECONDS: '1', ALERTS: 'lock_wait.warning=0.1' };
+    const alert = await useService({ db, env });
+    const watching = alert.database.watchHealth({})[Symbol.asyncIterator]();
+    const next = async (): Promise<DatabaseHealth | undefined> => (await watching.next()).value?.health;
+    assert.equal((await next())?.status, DatabaseStatus.HEALTHY);
+    const { projectId } = await newProject(service);
+    const release = await lockProject(db, projectId);
+    const waiting = service.projects.updateProject({ project: { id: projectId, name: 'Held' } });
+    const degraded = await next();
+    assert.deepEqual(
+      [
+        degraded?.status,
+        degraded?.alerts.map(({ name, severity, threshold, unit }) => [name, severity, threshold, unit]),
+      ],
+      [DatabaseStatus.DEGRADED, [['lock_wait', AlertSeverity.WARNING, 0.1, 'seconds']]],
+    );
+    assert.ok((degraded?.alerts[0]?.value ?? 0) > 0.1 && degraded?.alerts[0]?.fireTime);
+    await release();
+    await waiting;
+    assert.equal((await next())?.status, DatabaseStatus.HEALTHY);
+    await watching.return?.();
+    await alert.stop();
+  });
+
   it('ends when its actor is erased', async () => {
     const actor = await newUser(service);
     const watching = database.watchHealth({}, { actor })[Symbol.asyncIterator]();
@@ -186,18 +193,4 @@ describe('the migrations', () => {
     const { mismatches } = compareMigrations(files, applied);
     assert.deepEqual(mismatches, [{ version: 2, name: 'a', applied: 'x', file: null }]);
   });
-});
-
-describe('slow queries', () => {
-  it('are none where nothing keeps statistics; a page token of nobody is refused', async () => {
-    const { queries, nextPageToken } = await database.listSlowQueries({});
-    assert.deepEqual([queries, nextPageToken], [[], '']);
-    await assert.rejects(database.listSlowQueries({ pageToken: 'x' }), { reason: 'INVALID_PAGE_TOKEN' });
-    await assert.rejects(database.listSlowQueries({ pageSize: -1 }), { reason: 'INVALID_FIELD' });
-  });
-});
-
-it('the cache hit ratio is none before the first read', () => {
-  assert.equal(hitRatio(0n, 0n), null);
-  assert.equal(hitRatio(3n, 1n), 0.75);
 });

@@ -6,6 +6,7 @@ import type { Fault } from '../src/doctor/check.ts';
 import { judgeClock } from '../src/doctor/clock.ts';
 import { poolerFaults } from '../src/doctor/pooler.ts';
 import { judgeSchema } from '../src/doctor/schema.ts';
+import { AUTO_EXPLAIN, judgePlans } from '../src/doctor/statistics.ts';
 import { judgeTransport } from '../src/doctor/transport.ts';
 
 /** Faults by their severity, and what they say. */
@@ -54,6 +55,24 @@ describe('the schema', () => {
     assert.equal(seen, 'version 14, of a later release; this one knows up to 13');
     assert.equal(told(faults), 'failed: too new -> update');
   });
+});
+
+describe('plans in the log of the server', () => {
+  const SETTINGS: readonly (readonly [string, string | undefined, string | undefined, string, RegExp])[] = [
+    ['a library that is not loaded', undefined, undefined, 'auto', /^$/],
+    ['off', '-1', '-1', 'auto', /^$/],
+    ['on, generic and without parameters', '1s', '0', 'force_generic_plan', /^$/],
+    ['on, for given values', '1s', '0', 'auto', /^failed: auto_explain prints plans with values/],
+    ['on, with parameters', '0', '-1', 'force_generic_plan', /^failed: auto_explain prints plans with values/],
+  ];
+  for (const [what, duration, parameters, plans, says] of SETTINGS) {
+    it(`of auto_explain: ${what}`, () => {
+      const [first = '', second = '', third = ''] = AUTO_EXPLAIN;
+      const found = Object.entries({ [first]: duration, [second]: parameters, [third]: plans });
+      const settings = found.filter((entry): entry is [string, string] => entry[1] !== undefined);
+      assert.match(told(judgePlans(Object.fromEntries(settings))), says);
+    });
+  }
 });
 
 describe('a PgBouncer', () => {

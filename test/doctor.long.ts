@@ -175,6 +175,24 @@ describe('the doctor', () => {
       says: /^failed\nnot in force for the service: log_error_verbosity = terse -> run `jeex-persistence bootstrap` as a/,
     },
     {
+      check: 'content in the log',
+      harm: `alter role jeex_app set auto_explain.log_min_duration = '1s'`,
+      cure: 'alter role jeex_app set auto_explain.log_min_duration = -1',
+      says: /^failed\nauto_explain prints plans with values in them -> alter role jeex_app set auto_explain/,
+    },
+    {
+      check: 'extensions',
+      harm: 'alter role jeex_app set pg_stat_statements.track_utility = on',
+      cure: 'alter role jeex_app reset pg_stat_statements.track_utility',
+      says: /^warning\npg_stat_statements keeps the texts of utility statements, .* -> set pg_stat_statements/,
+    },
+    {
+      check: 'extensions',
+      harm: 'alter role jeex_app set pg_stat_statements.track = none',
+      cure: 'alter role jeex_app reset pg_stat_statements.track',
+      says: /^warning\npg_stat_statements.track is none: slow statements are not counted -> set it to top$/,
+    },
+    {
       check: 'extensions',
       harm: 'drop extension pg_stat_statements',
       cure: 'create extension pg_stat_statements schema stats',

@@ -14,6 +14,7 @@ import { createDoors } from '../src/rpc/doors.ts';
 import { createHealth } from '../src/rpc/health.ts';
 import { parseAddress } from '../src/rpc/listen.ts';
 import { SERVICES } from '../src/service.ts';
+import { createMeasurements } from '../src/telemetry/measurements.ts';
 import { callerWith, NO_ACCESS_LOG } from './support/access.ts';
 import {
   type Answers,
@@ -225,7 +226,13 @@ test('browsers get in from the listed origins only', async () => {
 
 test('an address beyond this machine is refused without authentication, with the reason', () => {
   const options = { healthListen: parseAddress('0.0.0.0:0'), allowedOrigins: [], implementations: [], version: '' };
-  const unused = { tls: null, identifyRequest: () => null, log: {} as never, accessLog: NO_ACCESS_LOG };
+  const unused = {
+    tls: null,
+    identifyRequest: () => null,
+    log: {} as never,
+    accessLog: NO_ACCESS_LOG,
+    measurements: createMeasurements(),
+  };
   const rest = { ...unused, ...options, health: createHealth([]) };
   const open = { ...rest, grpcListen: parseAddress('0.0.0.0:50051'), httpListen: parseAddress('127.0.0.1:0') };
   assert.throws(

@@ -91,9 +91,10 @@ suite('the embedded PostgreSQL', () => {
       `select ${names.map((name) => `current_setting('${name}')`).map((call, i) => `${call} as s${i}`)},
        (select format('%s %s', datlocprovider, datlocale) from pg_database where datname = 'template0') as locale`,
     );
+    const LIBRARIES = 'pg_stat_statements, auto_explain';
     const [version, ...others] = Object.values(settings ?? {});
     assert.match(String(version), /^18\./);
-    assert.deepEqual(others, ['on', 'on', '127.0.0.1', 'terse', '0', 'pg_stat_statements', 'UTC', 'b C.UTF-8']);
+    assert.deepEqual(others, ['on', 'on', '127.0.0.1', 'terse', '0', LIBRARIES, 'UTC', 'b C.UTF-8']);
     await assert.rejects(query(server.adminUrl, "select 'private'::int"));
     await assert.rejects(query(server.adminUrl.replace(/:[0-9a-f]{64}@/, ':wrong@'), 'select 1'), { code: '28P01' });
     assert.doesNotMatch(readFileSync(join(folder, 'postgres.log'), 'utf8'), /select/);
@@ -112,17 +113,18 @@ suite('the embedded PostgreSQL', () => {
     );
     assert.deepEqual(await query(first.adminUrl, 'select * from kept'), [{ answer: 42 }]);
     await Promise.all([first.stop(), first.stop()]);
-    // As release 0.1.0 left them, which had no key ring.
-    const { encryption, ...rest } = first.secrets;
+    // As release 0.1.0 left them, which had neither a key ring nor a monitor.
+    const { encryption, monitor, ...rest } = first.secrets;
     writeFileSync(join(folder, 'secrets.json'), JSON.stringify({ ...rest, pageToken: 'x' }));
     const second = await start(folder);
     assert.equal(second.secrets.superuser, first.secrets.superuser);
     assert.match(second.secrets.encryption, /^1:[0-9a-f]{64}$/);
-    assert.notEqual(second.secrets.encryption, encryption);
-    assert.deepEqual(
-      JSON.parse(readFileSync(join(folder, 'secrets.json'), 'utf8')).encryption,
-      second.secrets.encryption,
-    );
+    assert.match(second.secrets.monitor, /^[0-9a-f]{64}$/);
+    assert.ok(second.secrets.encryption !== encryption && second.secrets.monitor !== monitor);
+    assert.deepEqual(JSON.parse(readFileSync(join(folder, 'secrets.json'), 'utf8')), {
+      ...second.secrets,
+      pageToken: 'x',
+    });
     assert.deepEqual(await query(second.adminUrl, 'select * from kept'), [{ answer: 42 }]);
     await second.stop();
     await nothingRuns(folder);
@@ -133,11 +135,13 @@ suite('the embedded PostgreSQL', () => {
     const log = { info: () => {} };
     const service = await provideDatabase(config, { log });
     const command = await provideDatabase(config, { share: true, log });
-    for (const name of ['appUrl', 'migrationUrl', 'adminUrl'] as const) assert.equal(command[name], service[name]);
+    for (const name of ['appUrl', 'migrationUrl', 'monitorUrl', 'adminUrl'] as const)
+      assert.equal(command[name], service[name]);
     await command.stop();
     for (const [url, role] of [
       [service.appUrl, 'jeex_app'],
       [service.migrationUrl, 'jeex_owner'],
+      [service.monitorUrl, 'jeex_monitor'],
       [service.adminUrl, 'postgres'],
     ] as const) {
       assert.deepEqual(await query(url ?? '', 'select current_user::text, current_database()::text'), [

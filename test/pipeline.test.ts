@@ -10,6 +10,7 @@ import type { AnyHandler } from '../src/rpc/handlers.ts';
 import { createPipeline, type Link } from '../src/rpc/pipeline.ts';
 import { compilePlans, type MethodPlan } from '../src/rpc/plan.ts';
 import { expireAt } from '../src/rpc/time.ts';
+import { createMeasurements } from '../src/telemetry/measurements.ts';
 import { NO_ACCESS_LOG } from './support/access.ts';
 
 const ALL = Object.fromEntries(UserService.methods.map(({ localName }) => [localName, async () => ({})]));
@@ -17,6 +18,7 @@ const ID = '0190f3a1-7b8c-7d2e-8f3a-4b5c6d7e8f90';
 const pipeline = createPipeline({
   log: pino({ level: 'silent' }),
   accessLog: NO_ACCESS_LOG,
+  measurements: createMeasurements(),
   authenticate: null,
   identifyRequest: () => null,
 });
@@ -29,7 +31,7 @@ const call = (handler: AnyHandler, link: Link = forever): Promise<object> => {
   assert.ok(plan);
   const request = create(UserService.method.deleteUser.input, { id: ID });
   return pipeline.unary(
-    pipeline.enter(plan, () => undefined, { deadline: null, cut: () => {} }),
+    pipeline.enter(plan, () => undefined, { system: 'grpc', deadline: null, cut: () => {} }),
     link,
     { decode: () => request, encode: (message) => message },
   );
@@ -92,7 +94,7 @@ const wait = (deadline: number | null) => {
   const [plan] = compilePlans([{ service: UserService, handlers: ALL }]);
   const answers: Failure[] = [];
   const cut = (failure: Failure) => answers.push(failure);
-  pipeline.enter(plan as MethodPlan, () => undefined, { deadline, cut });
+  pipeline.enter(plan as MethodPlan, () => undefined, { system: 'grpc', deadline, cut });
   return () => answers.map(({ reason }) => reason);
 };
 

@@ -92,9 +92,9 @@ describe('the pool', () => {
   it('tells a call that waited too long to come again, before its deadline', async () => {
     const pool = await createDatabase({ url: db.appUrl, size: 1, waitMs: 10 });
     const holding = new AbortController();
-    const held = assert.rejects(pool.run(nap, { seconds: 30 }, holding.signal), { reason: 'DEADLINE' });
+    const held = assert.rejects(pool.run(nap, { seconds: 30 }, holding), { reason: 'DEADLINE' });
     await until(() => pool.state().acquisitions === 1, 'the connection is in use');
-    await assert.rejects(pool.run(one, {}, AbortSignal.timeout(30_000)), {
+    await assert.rejects(pool.run(one, {}, { signal: AbortSignal.timeout(30_000) }), {
       reason: 'OVERLOADED',
       outcome: 'not_applied',
     });
@@ -155,8 +155,8 @@ describe('the pool', () => {
       return rows[0].n as number;
     };
     const call = new AbortController();
-    const running = pool.run(nap, { seconds: 30 }, call.signal);
-    const waiting = pool.run(nap, { seconds: 30 }, call.signal);
+    const running = pool.run(nap, { seconds: 30 }, call);
+    const waiting = pool.run(nap, { seconds: 30 }, call);
     const settled = Promise.allSettled([running, waiting]);
     for (let i = 0; i < 500 && (await napping()) === 0; i++) await sleep(10);
     assert.equal(await napping(), 1);
@@ -189,7 +189,7 @@ describe('the pool', () => {
         end $$;
         grant execute on function stubborn to jeex_app`);
       const call = new AbortController();
-      const running = assert.rejects(pool.run(stubborn, {}, call.signal), {
+      const running = assert.rejects(pool.run(stubborn, {}, call), {
         reason: 'SHUTTING_DOWN',
         outcome: 'not_applied',
       });
@@ -213,7 +213,7 @@ describe('the pool', () => {
     proxy.silent = true;
     const call = new AbortController();
     const sent = proxy.roundTrips;
-    const lost = assert.rejects(pool.run(nap, { seconds: 0 }, call.signal), {
+    const lost = assert.rejects(pool.run(nap, { seconds: 0 }, call), {
       reason: 'DATABASE_UNAVAILABLE',
       outcome: 'unknown',
     });

@@ -81,7 +81,7 @@ suite('bootstrap', () => {
     );
     assert.deepEqual(limited, [
       { role: 'jeex_backup', most: 10 },
-      { role: 'jeex_monitor', most: 5 },
+      { role: 'jeex_monitor', most: 20 },
       { role: 'jeex_readonly', most: 10 },
     ]);
   });

@@ -39,7 +39,13 @@ describe("the service's image", { skip: NO_DOCKER, concurrency: true }, () => {
   it('holds Node 24 and what the service needs, and neither npm nor what only a build needs', async () => {
     assert.match(String(await evaluate('process.versions.node')), /^24\./);
     const exists = (path: string) => evaluate(`fs.existsSync(${JSON.stringify(path)})`);
-    for (const path of ['src/main.js', 'src/gen/descriptors.binpb', 'src/demo/documents/idea.1.md', 'migrations']) {
+    for (const path of [
+      'src/main.js',
+      'src/gen/descriptors.binpb',
+      'src/demo/documents/idea.1.md',
+      'src/page/static/page.html',
+      'migrations',
+    ]) {
       assert.equal(await exists(`/opt/jeex/${path}`), true, path);
     }
     for (const path of [

@@ -24,7 +24,7 @@ test('a write that no standby has confirmed is not acknowledged', async () => {
   await admin.query('select pg_reload_conf()');
   const database = await createDatabase({ url: adminUrl, size: 2 });
   const deadline = new AbortController();
-  const answer = database.run(write, {}, deadline.signal).then(
+  const answer = database.run(write, {}, deadline).then(
     () => 'acknowledged',
     (error: unknown) => (error instanceof Refusal ? [error.reason, error.outcome] : error),
   );

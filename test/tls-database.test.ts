@@ -68,7 +68,7 @@ describe('TLS to PostgreSQL', () => {
     assert.deepEqual(await db.run(session, {}), [{ ssl: true, version: 'TLSv1.3' }]);
 
     const call = new AbortController();
-    const sleeping = db.run(nap, {}, call.signal);
+    const sleeping = db.run(nap, {}, call);
     await until(asleep, 'the statement runs');
     call.abort(new Error('no longer wanted'));
     await assert.rejects(sleeping, { reason: 'DEADLINE' });

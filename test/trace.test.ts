@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { it } from 'node:test';
 import { type Attributes, createContextKey, propagation, type Span, type SpanOptions, trace } from '@opentelemetry/api';
-import { beginTrace, endTrace, traceIdOf } from '../src/rpc/trace.ts';
+import { beginTrace, endTrace, traceIdsOf } from '../src/telemetry/spans.ts';
 
 const PARENT = createContextKey('the caller');
 const TRACE_ID = '0af7651916cd43dd8448eb211c80319c';
@@ -17,6 +17,7 @@ it('a call’s span stands below the caller’s, carries its correlation id, and
       seen.attributes[name] = value;
     },
     setStatus: () => {},
+    isRecording: () => true,
     end: () => {
       seen.ended += 1;
     },
@@ -36,10 +37,12 @@ it('a call’s span stands below the caller’s, carries its correlation id, and
     extract: (context, carrier, getter) => context.setValue(PARENT, getter.get(carrier, 'traceparent')),
   });
   const traceparent = `00-${TRACE_ID}-b7ad6b7169203331-01`;
-  const traced = beginTrace('a.Service/Call', 'c0ffee', (name) => (name === 'traceparent' ? traceparent : undefined));
+  const traced = beginTrace('grpc', 'a.Service/Call', 'c0ffee', (name) =>
+    name === 'traceparent' ? traceparent : undefined,
+  );
   assert.deepEqual([seen.name, seen.parent], ['a.Service/Call', traceparent]);
   assert.equal(seen.options?.attributes?.['jeex.correlation_id'], 'c0ffee');
-  assert.equal(traceIdOf(traced), TRACE_ID);
-  endTrace(traced, null);
-  assert.deepEqual([seen.attributes['rpc.status_code'], seen.ended], ['OK', 1]);
+  assert.equal(traceIdsOf(traced).traceId, TRACE_ID);
+  endTrace(traced, 'OK', null);
+  assert.deepEqual([seen.attributes['rpc.response.status_code'], seen.ended], ['OK', 1]);
 });

@@ -270,9 +270,9 @@ describe('what watching costs', () => {
     let polls = 0;
     const counting: Database = {
       ...pool,
-      run: (statement, params, signal) => {
+      run: (statement, params, asker) => {
         polls += 1;
-        return pool.run(statement, params, signal);
+        return pool.run(statement, params, asker);
       },
     };
     const { projectId } = await newProject(service);

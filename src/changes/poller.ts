@@ -88,7 +88,7 @@ export const createPoller = (db: Database): Poller => {
     };
     const asked = performance.now();
     try {
-      const rows = await db.run(pollChanges, params, AbortSignal.timeout(POLL_TIMEOUT_MS));
+      const rows = await db.run(pollChanges, params, { signal: AbortSignal.timeout(POLL_TIMEOUT_MS) });
       const byPlace = Map.groupBy(rows, ({ place }) => Number(place));
       batch.forEach((watch, index) => {
         if (waiting.has(watch)) deliver(watch, byPlace.get(index + 1) ?? [], params.most[index] as number, asked);

@@ -75,7 +75,7 @@ export const changeHandlers = ({ db, pager }: Context): ServiceHandlers<typeof C
       const token = pager.read(call, request, request.pageToken);
       const after = token === null ? (request.afterRevision ?? 0n) : BigInt(String(token[0]));
       const params = { project: request.projectId, actor: call.actor, after, most: limit + 1 };
-      const found = await db.run(statements.listChanges, params, call.signal);
+      const found = await db.run(statements.listChanges, params, call);
       const earliest = found[0]?.earliest_revision ?? 0n;
       if (after < earliest) throw compacted(earliest);
       const page = cutPage(
@@ -98,7 +98,7 @@ export const changeHandlers = ({ db, pager }: Context): ServiceHandlers<typeof C
         most: limit + 1,
       };
       const page = cutPage(
-        await db.run(statements.getTimeline, params, call.signal),
+        await db.run(statements.getTimeline, params, call),
         limit,
         (row) => (row.fits ? encodedSize(TimelineItemSchema, { item: itemOf(row) }) : Number.POSITIVE_INFINITY),
         (row) => [String(row.revision)],

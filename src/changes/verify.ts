@@ -32,7 +32,7 @@ export async function verifyChain(db: Database, project: string, options: WalkOp
   const walk = new ChainWalk(kept);
   let after = 0n;
   for (let read = 0; ; ) {
-    const rows = await db.run(walkChanges, { project, actor: null, after, most: PAGE }, signal);
+    const rows = await db.run(walkChanges, { project, actor: null, after, most: PAGE }, { signal });
     const feed = rows[0];
     if (feed === undefined) throw new Error('a project that was entered has no row');
     const links = rows.filter((row) => row.revision !== null);

@@ -1,13 +1,14 @@
 import { join } from 'node:path';
 import { createAccessLog } from '../audit/access-log.ts';
 import type { Place } from '../audit/target.ts';
-import { type Config, loadConfig } from '../config.ts';
+import { type Config, ConfigError, loadConfig } from '../config.ts';
 import { type Provided, provideDatabase } from '../db/provide.ts';
-import { createLog, type Logger } from '../log.ts';
+import { both, createLog, type Logger, standardError } from '../log.ts';
 import { migrate } from '../migrator/migrate.ts';
 import type { BoundAddresses } from '../rpc/doors.ts';
 import { loadRing } from '../sealing/ring.ts';
 import { startService } from '../service.ts';
+import { preloadedTelemetry } from '../telemetry/preload.ts';
 import { VERSION } from '../version.ts';
 import { untilInterrupted } from './interrupt.ts';
 
@@ -45,7 +46,7 @@ class StopAsked extends Error {}
 /** Runs the service until a signal, the end of standard input (with `readyJson`) or of the embedded database stops it. */
 export async function serve(options: ServeOptions): Promise<void> {
   const config = serveConfig(options);
-  const log = createLog(config.logLevel);
+  const log = openLog(config);
   const stop = new AbortController();
   if (options.readyJson) abortAtEndOfInput(stop);
   try {
@@ -58,6 +59,15 @@ export async function serve(options: ServeOptions): Promise<void> {
     if (!(error instanceof StopAsked)) throw error;
   }
 }
+
+/** The log, which goes where telemetry goes too, and takes what that complains of. @throws ConfigError about OTEL_* */
+const openLog = ({ logLevel }: Config): Logger => {
+  const { settings, sdk } = preloadedTelemetry();
+  if (settings.problems.length > 0) throw new ConfigError(settings.problems);
+  const log = createLog(logLevel, sdk?.lines ? both(standardError(), sdk.lines) : standardError());
+  sdk?.reportTo(log);
+  return log;
+};
 
 const reasonOf = ({ reason }: AbortSignal): string => (reason instanceof Error ? reason.message : String(reason));
 
@@ -76,10 +86,19 @@ const warnOfOwner = ({ databaseUrl, migrationDatabaseUrl, migrate: mode }: Confi
   );
 };
 
+const tellOfMonitor = ({ databaseUrl, monitorDatabaseUrl }: Config, log: Logger): void => {
+  if (databaseUrl === null || monitorDatabaseUrl !== null) return;
+  log.info(
+    'MONITOR_DATABASE_URL is unset: health is measured as jeex_app, whom PostgreSQL tells nothing of other sessions, of ' +
+      'replicas, of the last backup and of slow statements; give it the role jeex_monitor, direct',
+  );
+};
+
 /** Opens what the service needs, serves, and closes it in reverse order. */
 const run = async (options: ServeOptions, config: Config, log: Logger, signal: AbortSignal): Promise<void> => {
   await using opened = new AsyncDisposableStack();
   warnOfOwner(config, log);
+  tellOfMonitor(config, log);
   const database = await provideDatabase(config, { ephemeral: options.ephemeral, log, signal });
   opened.defer(() => database.stop());
   const ring = loadRing(config.encryptionKeys, database.secrets?.encryption ?? null);
@@ -91,9 +110,11 @@ const run = async (options: ServeOptions, config: Config, log: Logger, signal: A
   const service = await startService({
     config,
     databaseUrl: database.appUrl,
+    monitorUrl: database.monitorUrl,
     ring,
     accessLog,
     log,
+    telemetry: preloadedTelemetry(),
   });
   opened.defer(() => service.stop());
   announce(options, config, log, { ...service.addresses, database: database.note, records: place.to });

@@ -48,7 +48,3 @@ export const compareMigrations = (
     }),
   };
 };
-
-/** The share of reads that PostgreSQL's own cache answered, 0 to 1; null before the first read. */
-export const hitRatio = (hits: bigint, reads: bigint): number | null =>
-  hits + reads === 0n ? null : Number(hits) / Number(hits + reads);

@@ -1,34 +1,101 @@
-import { create } from '@bufbuild/protobuf';
-import { timestampNow } from '@bufbuild/protobuf/wkt';
-import type { PoolState } from '../db/pgbouncer.ts';
-import { type Database, first } from '../db/pool.ts';
+import { create, type MessageInitShape } from '@bufbuild/protobuf';
+import type { PoolerStats, PoolState } from '../db/pgbouncer.ts';
 import {
+  AlertSeverity,
   type DatabaseHealth,
   DatabaseHealthSchema,
   DatabaseStatus,
+  type HealthSampleSchema,
 } from '../gen/jeex/persistence/v1/database_service_pb.js';
-import { type Reason, Refusal } from '../refusal.ts';
-import { duration, optionalTimestamp } from '../rpc/convert.ts';
-import { bounded } from '../rpc/time.ts';
-import { hitRatio } from './database.ts';
-import type { ReadPools } from './pgbouncer-pools.ts';
-import { type HealthRow, health } from './sql.ts';
+import type { Sample } from '../monitor/history.ts';
+import {
+  type BackupFigures,
+  type Firing,
+  type Quantiles,
+  type ReplicaFigures,
+  type Report,
+  type RpcFigures,
+  type ServerFigures,
+  statusOf,
+} from '../monitor/report.ts';
+import { duration, optionalTimestamp, timestamp } from '../rpc/convert.ts';
 
-/** How long the database has to answer before it counts as one that does not, in milliseconds. */
-const TIMEOUT_MS = 2_000;
-/** That there is no way to it right now is a finding, not a failure of who looks. */
-const UNANSWERED: ReadonlySet<Reason> = new Set(['DATABASE_UNAVAILABLE', 'OVERLOADED']);
+const MICROS_PER_MS = 1000n;
+const MICROS_PER_SECOND = 1_000_000;
 
-const MICROS_PER_MS = 1000;
-const durationOf = (ms: number) => duration(BigInt(Math.round(ms * MICROS_PER_MS)));
+const seconds = (length: number) => duration(BigInt(Math.round(length * MICROS_PER_SECOND)));
+const optionalSeconds = (length: number | null) => (length === null ? undefined : seconds(length));
+const time = (ms: number) => timestamp(BigInt(Math.round(ms)) * MICROS_PER_MS);
+const optionalCount = (count: number | null) => (count === null ? undefined : BigInt(count));
 
-const poolOf = (pool: ReturnType<Database['state']>) => ({
+/** All that is known, as the contract has it. */
+export const healthOf = (report: Report): DatabaseHealth =>
+  create(DatabaseHealthSchema, {
+    status: DatabaseStatus[statusOf(report)],
+    checkTime: time(report.time),
+    ...(report.server && serverOf(report.server)),
+    servicePool: servicePoolOf(report.pool),
+    pgbouncerPools: report.pgbouncerPools.map(pgbouncerPoolOf),
+    pgbouncerStats: report.pgbouncerStats.map(pgbouncerStatsOf),
+    slowQueryCount: BigInt(report.slowQueries),
+    rpcs: report.rpcs.map(rpcOf),
+    alerts: report.alerts.map(alertOf),
+  });
+
+const serverOf = (server: ServerFigures) => ({
+  latency: seconds(server.latency),
+  postgresVersion: server.postgresVersion,
+  schemaVersion: server.schemaVersion,
+  connections: {
+    byState: Object.fromEntries(
+      Object.entries(server.connectionsByState).map(([state, count]) => [state, BigInt(count)]),
+    ),
+    limit: BigInt(server.connectionLimit),
+  },
+  cacheHitRatio: server.cacheHitRatio ?? undefined,
+  transactionsPerSecond: server.transactionsPerSecond ?? undefined,
+  queriesPerSecond: server.queriesPerSecond ?? undefined,
+  databaseSizeBytes: server.databaseSizeBytes,
+  locksWaiting: BigInt(server.locksWaiting),
+  longestLockWait: seconds(server.longestLockWait),
+  oldestTransaction: seconds(server.oldestTransaction),
+  walArchiving: archivingOf(server.archiving),
+  replicas: server.replicas.map(replicaOf),
+  lastBackup: server.lastBackup === null ? undefined : backupOf(server.lastBackup),
+});
+
+const archivingOf = (archiving: ServerFigures['archiving']) => ({
+  enabled: archiving.enabled,
+  lastArchivedWal: archiving.lastArchivedWal ?? '',
+  lastArchivedTime: optionalTimestamp(archiving.lastArchivedTime),
+  archivedCount: archiving.archivedCount,
+  failedCount: archiving.failedCount,
+  lastFailedTime: optionalTimestamp(archiving.lastFailedTime),
+});
+
+const replicaOf = ({ name, state, synchronous, lagBytes, replayLag }: ReplicaFigures) => ({
+  name,
+  state,
+  synchronous,
+  lagBytes,
+  replayLag: optionalSeconds(replayLag),
+});
+
+/** One that had failed would have left no record. */
+const backupOf = ({ kind, startTime, completeTime }: BackupFigures) => ({
+  kind,
+  startTime: optionalTimestamp(startTime),
+  completeTime: timestamp(completeTime),
+  succeeded: true,
+});
+
+const servicePoolOf = (pool: Report['pool']) => ({
   acquired: BigInt(pool.acquired),
   idle: BigInt(pool.idle),
   limit: BigInt(pool.limit),
   waiting: BigInt(pool.waiting),
   acquisitions: BigInt(pool.acquisitions),
-  acquisitionWait: durationOf(pool.acquisitionWaitMs),
+  acquisitionWait: seconds(pool.acquisitionWaitMs / 1000),
   acquisitionTimeouts: BigInt(pool.acquisitionTimeouts),
   connects: BigInt(pool.connects),
   failedConnects: BigInt(pool.failedConnects),
@@ -45,55 +112,49 @@ const pgbouncerPoolOf = (pool: PoolState) => ({
   maxWait: duration(BigInt(pool.maxWaitMicros)),
 });
 
-const measured = (row: HealthRow, latencyMs: number) => ({
-  status: DatabaseStatus.HEALTHY,
-  latency: durationOf(latencyMs),
-  postgresVersion: row.postgres_version,
-  connections: {
-    byState: Object.fromEntries(Object.entries(row.connections).map(([state, count]) => [state, BigInt(count)])),
-    limit: BigInt(row.connection_limit),
-  },
-  cacheHitRatio: hitRatio(row.hits, row.reads) ?? undefined,
-  databaseSizeBytes: row.size,
-  walArchiving: {
-    enabled: row.archiving,
-    lastArchivedWal: row.last_archived_wal ?? '',
-    lastArchivedTime: optionalTimestamp(row.last_archived_time),
-    archivedCount: row.archived_count,
-    failedCount: row.failed_count,
-    lastFailedTime: optionalTimestamp(row.last_failed_time),
-  },
-  schemaVersion: row.schema_version,
+const pgbouncerStatsOf = ({ queryTime, waitTime, ...stats }: PoolerStats) => ({
+  ...stats,
+  queryTime: seconds(queryTime),
+  waitTime: seconds(waitTime),
 });
 
-/**
- * Measures the database's health by one statement, and asks PgBouncer beside it; a database that does not answer within 2 s is
- * UNAVAILABLE.
- * @throws ACTOR_UNKNOWN, and the signal's reason when the call ended first
- */
-export const measureHealth = async (
-  db: Database,
-  readPools: ReadPools,
-  actor: string | null,
-  signal: AbortSignal,
-): Promise<DatabaseHealth> => {
-  const asked = readPools();
-  const about = {
-    checkTime: timestampNow(),
-    servicePool: poolOf(db.state()),
-  };
-  const healthOf = async (found?: ReturnType<typeof measured> | { status: DatabaseStatus }) =>
-    create(DatabaseHealthSchema, { ...about, ...found, pgbouncerPools: (await asked).map(pgbouncerPoolOf) });
-  const began = performance.now();
-  const patience = AbortSignal.any([signal, AbortSignal.timeout(TIMEOUT_MS)]);
-  try {
-    const row = first(await bounded(db.run(health, { actor }, patience), patience));
-    return await healthOf(row && measured(row, performance.now() - began));
-  } catch (error) {
-    signal.throwIfAborted();
-    if (patience.aborted || (error instanceof Refusal && UNANSWERED.has(error.reason))) {
-      return await healthOf({ status: DatabaseStatus.UNAVAILABLE });
-    }
-    throw error;
-  }
-};
+const quantilesOf = (latency: Quantiles | null) =>
+  latency && { p50: seconds(latency.p50), p95: seconds(latency.p95), p99: seconds(latency.p99) };
+
+const rpcOf = ({ method, calls, errors, latency }: RpcFigures) => ({
+  method,
+  calls: BigInt(calls),
+  errors: BigInt(errors),
+  ...quantilesOf(latency),
+});
+
+const SEVERITY = { warning: AlertSeverity.WARNING, critical: AlertSeverity.CRITICAL } as const;
+
+const alertOf = ({ name, severity, threshold, value, unit, since, description }: Firing) => ({
+  name,
+  severity: SEVERITY[severity],
+  threshold,
+  value,
+  unit,
+  fireTime: time(since),
+  description,
+});
+
+/** One moment of the last hour, as the contract has it. */
+export const sampleOf = (sample: Sample): MessageInitShape<typeof HealthSampleSchema> => ({
+  time: time(sample.time),
+  status: DatabaseStatus[sample.status],
+  latency: optionalSeconds(sample.roundTrip),
+  connections: optionalCount(sample.connections),
+  connectionLimit: optionalCount(sample.connectionLimit),
+  poolAcquired: BigInt(sample.poolAcquired),
+  poolWaiting: BigInt(sample.poolWaiting),
+  poolLimit: BigInt(sample.poolLimit),
+  cacheHitRatio: sample.cacheHitRatio ?? undefined,
+  transactionsPerSecond: sample.transactionsPerSecond ?? undefined,
+  queriesPerSecond: sample.queriesPerSecond ?? undefined,
+  callsPerSecond: sample.callsPerSecond,
+  errorsPerSecond: sample.errorsPerSecond,
+  ...quantilesOf(sample.latency),
+  alerts: sample.alerts,
+});

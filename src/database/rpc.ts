@@ -1,9 +1,9 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import {
-  type DatabaseHealth,
-  type DatabaseService,
-  DatabaseStatus,
-} from '../gen/jeex/persistence/v1/database_service_pb.js';
+import type { DatabaseService } from '../gen/jeex/persistence/v1/database_service_pb.js';
+import { inTime } from '../in-time.ts';
+import type { Monitor } from '../monitor/monitor.ts';
+import { type Report, statusOf } from '../monitor/report.ts';
+import type { ReadSlowQueries } from '../monitor/slow-queries.ts';
 import { Refusal } from '../refusal.ts';
 import type { Call } from '../rpc/call.ts';
 import type { Context } from '../rpc/context.ts';
@@ -12,17 +12,16 @@ import type { ServiceHandlers } from '../rpc/handlers.ts';
 import { MAX_MESSAGE_BYTES, MAX_PAGE_BYTES } from '../rpc/limits.ts';
 import { MAX_STRUCT_BYTES, MAX_STRUCT_DEPTH } from '../rpc/text.ts';
 import { compareMigrations, type MigrationFile } from './database.ts';
-import { measureHealth } from './health.ts';
-import type { ReadPools } from './pgbouncer-pools.ts';
+import { healthOf, sampleOf } from './health.ts';
+import { slowQueryLister } from './slow-queries.ts';
 import * as statements from './sql.ts';
 
 /** What this service is, as who started it knows. */
 export interface About {
   readonly serviceVersion: string;
-  /** Whether the service takes calls: looked at by WatchHealth, which then asks the database itself. */
-  readonly health: { readonly ready: boolean };
+  readonly monitor: Pick<Monitor, 'report' | 'current' | 'samples'>;
   readonly migrations: readonly MigrationFile[];
-  readonly pgbouncerPools: ReadPools;
+  readonly slowQueries: ReadSlowQueries;
 }
 
 /** What is switched on. */
@@ -50,42 +49,54 @@ const LIMITS: Readonly<Record<string, bigint>> = {
 };
 
 /** How often a WatchHealth stream looks for a change, in milliseconds. */
-const WATCH_MS = 500;
+const WATCH_MS = 250;
 /** How often, in milliseconds, it asks whether its actor is still one. */
-const ADMIT_MS = 5_000;
+const ADMIT_AGAIN_MS = 5_000;
+/** How long health waits to be told whether its actor is one, in milliseconds. */
+const ADMIT_MS = 50;
 
 const unanswered = (): Refusal => new Refusal('INTERNAL', 'the database gave no row');
 
-/** What WatchHealth tells the changes by. */
-const mark = ({ status, alerts }: DatabaseHealth): string => JSON.stringify([status, alerts.map(({ name }) => name)]);
-
-/** Ends the stream of an actor that was erased; a database that does not answer is what the stream is there to tell. */
-const admitAgain = async ({ db }: Context, { actor, signal }: Call): Promise<void> => {
-  try {
-    await db.run(statements.admit, { actor }, signal);
-  } catch (error) {
-    if (error instanceof Refusal && error.reason === 'ACTOR_UNKNOWN') throw error;
-  }
+/**
+ * Refuses an actor that is none. A database that does not answer, and a pool whose connections are all in use, is what health
+ * is there to tell, and keeps nobody from it.
+ * @throws ACTOR_UNKNOWN
+ */
+const admit = async ({ db }: Context, call: Call): Promise<void> => {
+  const { actor, signal } = call;
+  if (actor === null) return;
+  const patience = AbortSignal.any([signal, AbortSignal.timeout(ADMIT_MS)]);
+  const asked = db.run(statements.admit, { actor }, { ...call, signal: patience }).then(
+    () => {},
+    (error: unknown) => {
+      if (error instanceof Refusal && error.reason === 'ACTOR_UNKNOWN') throw error;
+    },
+  );
+  await inTime(asked, ADMIT_MS, undefined);
 };
 
-/** The health at once, then each time it is another. Asks the database again only while something looks wrong. */
-async function* watchHealth(context: Context, { health, pgbouncerPools }: About, call: Call) {
-  const { db } = context;
+/** What WatchHealth tells the changes by. */
+const mark = (report: Report): string =>
+  JSON.stringify([statusOf(report), report.alerts.map(({ name, severity }) => [name, severity])]);
+
+/** The health at once, then each time it is another. */
+async function* watchHealth(context: Context, { monitor }: About, call: Call) {
   const { actor, signal } = call;
-  let last = await measureHealth(db, pgbouncerPools, actor, signal);
+  const [first] = await Promise.all([monitor.current(), admit(context, call)]);
+  let told = mark(first);
   let admitted = performance.now();
-  yield { health: last };
+  yield { health: healthOf(first) };
   for (;;) {
     await sleep(WATCH_MS, undefined, { signal }).catch(() => signal.throwIfAborted());
-    if (actor !== null && performance.now() - admitted >= ADMIT_MS) {
-      await admitAgain(context, call);
+    if (actor !== null && performance.now() - admitted >= ADMIT_AGAIN_MS) {
+      await admit(context, call);
       admitted = performance.now();
     }
-    if (health.ready && last.status === DatabaseStatus.HEALTHY) continue;
-    const now = await measureHealth(db, pgbouncerPools, null, signal);
-    if (mark(now) === mark(last)) continue;
-    last = now;
-    yield { health: now };
+    if (mark(monitor.report) === told) continue;
+    const report = await monitor.current();
+    if (mark(report) === told) continue;
+    told = mark(report);
+    yield { health: healthOf(report) };
   }
 }
 
@@ -101,10 +112,10 @@ const toMigration = ({ version, name, checksum, time, release, duration_ms }: st
 });
 
 export const databaseHandlers = (context: Context, about: About): ServiceHandlers<typeof DatabaseService> => {
-  const { db, pager } = context;
+  const { db } = context;
   return {
     getServerInfo: async (_request, call) => {
-      const rows = await db.run(statements.schemaVersion, { actor: call.actor }, call.signal);
+      const rows = await db.run(statements.schemaVersion, { actor: call.actor }, call);
       const { version } = oneOr(rows, unanswered);
       return {
         info: {
@@ -116,19 +127,15 @@ export const databaseHandlers = (context: Context, about: About): ServiceHandler
       };
     },
 
-    getDatabaseHealth: async (_request, call) => ({
-      health: await measureHealth(db, about.pgbouncerPools, call.actor, call.signal),
-    }),
-
-    // The service keeps no statistics of statements, and PostgreSQL none without its extension: nothing is known to be slow.
-    listSlowQueries: async (request, call) => {
-      pager.read(call, request, request.pageToken);
-      await db.run(statements.admit, { actor: call.actor }, call.signal);
-      return { queries: [] };
+    getDatabaseHealth: async (_request, call) => {
+      const [report] = await Promise.all([about.monitor.current(), admit(context, call)]);
+      return { health: healthOf(report) };
     },
 
+    listSlowQueries: slowQueryLister(context, about.slowQueries),
+
     getMigrationStatus: async (_request, call) => {
-      const rows = await db.run(statements.migrations, { actor: call.actor }, call.signal);
+      const rows = await db.run(statements.migrations, { actor: call.actor }, call);
       const applied = rows.filter((row) => row.version !== null);
       const { pending, mismatches, oldest } = compareMigrations(about.migrations, applied);
       return {
@@ -142,6 +149,11 @@ export const databaseHandlers = (context: Context, about: About): ServiceHandler
           fileChecksum: found.file ?? '',
         })),
       };
+    },
+
+    getHealthHistory: async (_request, call) => {
+      await admit(context, call);
+      return { samples: about.monitor.samples.map(sampleOf) };
     },
 
     watchHealth: (_request, call) => watchHealth(context, about, call),

@@ -22,6 +22,7 @@ export interface Secrets {
   readonly superuser: string;
   readonly owner: string;
   readonly app: string;
+  readonly monitor: string;
   /** The text of a key ring, for when none is configured. */
   readonly encryption: string;
 }
@@ -70,7 +71,7 @@ const SETTINGS = {
   log_min_error_statement: 'panic',
   log_parameter_max_length: '0',
   log_parameter_max_length_on_error: '0',
-  shared_preload_libraries: 'pg_stat_statements',
+  shared_preload_libraries: 'pg_stat_statements, auto_explain',
   'pg_stat_statements.max': '1000',
   'pg_stat_statements.track_utility': 'off',
 };
@@ -153,7 +154,7 @@ async function stopStale(home: Home, log: EmbeddedOptions['log']): Promise<void>
 
 const makeSecrets = (): Secrets => {
   const secret = () => randomBytes(32).toString('hex');
-  return { superuser: secret(), owner: secret(), app: secret(), encryption: `1:${secret()}` };
+  return { superuser: secret(), owner: secret(), app: secret(), monitor: secret(), encryption: `1:${secret()}` };
 };
 
 const secretsFile = (home: Home): string => join(home.folder, 'secrets.json');
@@ -165,8 +166,10 @@ function keepSecrets(home: Home): Secrets {
   const file = secretsFile(home);
   if (existsSync(file)) {
     const kept: Partial<Secrets> = readSecrets(home);
-    // Release 0.1.0 had no key ring.
-    return kept.encryption === undefined ? writeSecrets(file, { ...makeSecrets(), ...kept }) : readSecrets(home);
+    const whole = { ...makeSecrets(), ...kept };
+    // Earlier releases made fewer.
+    const lacks = Object.keys(whole).length > Object.keys(kept).length;
+    return lacks ? writeSecrets(file, whole) : whole;
   }
   if (existsSync(home.cluster)) {
     throw new Error(`${file} is missing: it holds the passwords of the data in ${home.folder}, and was made with it`);

@@ -60,6 +60,12 @@ const originOf = (error: unknown): Said | ConnectFailure => {
 
 const isSqlState = (code: string): boolean => /^[0-9A-Z]{5}$/.test(code) && !NETWORK.test(code);
 
+/** What a failure of the database is counted as: PostgreSQL's SQLSTATE, or what its caller was told. */
+export const errorTypeOf = (error: unknown, refusal: Refusal): string => {
+  const { code = '' } = originOf(error) as Said;
+  return isSqlState(code) ? code : refusal.reason;
+};
+
 const meaningOf = (said: Said) => {
   const { code = '', message, severity } = said;
   // Whatever keeps a connection from being made, a wrong password too, is the operator's to mend, not the caller's.

@@ -38,6 +38,14 @@ const poolRow = z.object({
   maxwait_us: z.coerce.number(),
 });
 
+const statsRow = z.object({
+  database: z.string(),
+  avg_xact_count: z.coerce.number(),
+  avg_query_count: z.coerce.number(),
+  avg_query_time: z.coerce.number(),
+  avg_wait_time: z.coerce.number(),
+});
+
 /** How a PgBouncer is configured. */
 export interface PoolerSettings {
   /** Such as `1.26.1`. */
@@ -63,12 +71,25 @@ export interface PoolState {
   readonly maxWaitMicros: number;
 }
 
+/** What went through to a database, on average over PgBouncer's last `stats_period`. */
+export interface PoolerStats {
+  readonly database: string;
+  readonly transactionsPerSecond: number;
+  readonly queriesPerSecond: number;
+  /** Of one query, in seconds. */
+  readonly queryTime: number;
+  /** What clients waited for a server connection, of each second, in seconds. */
+  readonly waitTime: number;
+}
+
 /** PgBouncer's console, on one connection that is opened when it is needed, and again when it was lost. */
 export interface PoolerConsole {
   /** @throws Error when it does not answer within a second or two */
   settings(): Promise<PoolerSettings>;
   /** The pools of databases. @throws Error when it does not answer within a second or two */
   pools(): Promise<readonly PoolState[]>;
+  /** What goes through to databases. @throws Error when it does not answer within a second or two */
+  stats(): Promise<readonly PoolerStats[]>;
   end(): Promise<void>;
 }
 
@@ -126,6 +147,8 @@ export const createConsole = (url: string): PoolerConsole => {
       }),
     pools: () =>
       inTurn(async () => (await ask('pools', poolRow)).filter(({ database }) => database !== CONSOLE).map(stateOf)),
+    stats: () =>
+      inTurn(async () => (await ask('stats', statsRow)).filter(({ database }) => database !== CONSOLE).map(statsOf)),
     end: async () => {
       await last;
       const client = await opened?.catch(() => null);
@@ -144,4 +167,14 @@ const stateOf = (row: z.infer<typeof poolRow>): PoolState => ({
   // Those that have been idle for long are counted apart, since PgBouncer looks at them before it uses them.
   serversIdle: row.sv_idle + row.sv_used,
   maxWaitMicros: row.maxwait * 1_000_000 + row.maxwait_us,
+});
+
+const MICROS = 1_000_000;
+
+const statsOf = (row: z.infer<typeof statsRow>): PoolerStats => ({
+  database: row.database,
+  transactionsPerSecond: row.avg_xact_count,
+  queriesPerSecond: row.avg_query_count,
+  queryTime: row.avg_query_time / MICROS,
+  waitTime: row.avg_wait_time / MICROS,
 });

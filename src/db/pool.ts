@@ -1,11 +1,14 @@
 import { createPool, type DatabasePool } from 'slonik';
 import { Refusal, refusalOf } from '../refusal.ts';
+import type { CallTrace } from '../telemetry/spans.ts';
+import type { Timing } from '../telemetry/timing.ts';
 import { createDriver, passage } from './driver.ts';
-import { databaseRefusal, overloaded } from './errors.ts';
+import { databaseRefusal, errorTypeOf, overloaded } from './errors.ts';
+import { type Observer, observe } from './observe.ts';
 import { createSlots, WaitedTooLong } from './slots.ts';
 import type { Params, ParamTypes, Statement } from './statement.ts';
 
-interface PoolState {
+export interface PoolState {
   readonly acquired: number;
   readonly idle: number;
   /** Connections, at most. */
@@ -23,15 +26,25 @@ interface PoolState {
   readonly failedConnects: number;
 }
 
+/** What a statement is run for: a call, or work of the service's own. */
+export interface Asker {
+  /** Cancels the statement in PostgreSQL when it aborts. */
+  readonly signal?: AbortSignal;
+  /** Takes what the statement waited and took. */
+  readonly timing?: Timing;
+  /** What the statement's span stands below. */
+  readonly trace?: CallTrace;
+  readonly correlationId?: string;
+}
+
 /** The one way to the data: runs defined statements on Slonik's pool. */
 export interface Database {
   /**
    * Runs a statement in one round trip and answers its rows, parsed.
    *
-   * @param signal cancels the statement in PostgreSQL when it aborts
    * @throws Refusal with the verdict of the statement, or with what the database's failure means to the caller
    */
-  run<T extends ParamTypes, R>(statement: Statement<T, R>, params: Params<T>, signal?: AbortSignal): Promise<R[]>;
+  run<T extends ParamTypes, R>(statement: Statement<T, R>, params: Params<T>, asker?: Asker): Promise<R[]>;
   state(): PoolState;
   end(): Promise<void>;
 }
@@ -44,6 +57,8 @@ interface PoolOptions {
   readonly waitMs?: number;
   /** After how long an idle connection is closed, in milliseconds. */
   readonly idleMs?: number;
+  /** What its statements are counted by; without it they are not. */
+  readonly observer?: Observer;
 }
 
 /** Ten minutes, in milliseconds: PgBouncer cuts a connection that was idle for fifteen, also one that a call is about to use. */
@@ -96,7 +111,8 @@ const refused = (error: unknown, statement: string, sent: boolean, signal: Abort
 };
 
 /** Opens the pool. Connections are made when needed, kept while they are used, and carry no session state to reset. */
-export const createDatabase = async ({ url, size, waitMs, idleMs = IDLE_MS }: PoolOptions): Promise<Database> => {
+export const createDatabase = async (options: PoolOptions): Promise<Database> => {
+  const { url, size, waitMs, idleMs = IDLE_MS, observer } = options;
   const counts = { acquisitions: 0, acquisitionWaitMs: 0, acquisitionTimeouts: 0, connects: 0, failedConnects: 0 };
   const onConnect = (succeeded: boolean) => {
     counts.connects += 1;
@@ -120,16 +136,17 @@ export const createDatabase = async ({ url, size, waitMs, idleMs = IDLE_MS }: Po
   const query = async <T extends ParamTypes, R>(
     statement: Statement<T, R>,
     params: Params<T>,
-    signal: AbortSignal | undefined,
+    asker: Asker = {},
   ): Promise<R[]> => {
-    const asked = performance.now();
+    const { signal } = asker;
+    const observed = observe(observer, statement, asker);
     let sent = false;
     const onSend = () => {
       // Slonik sends again what met a deadlock.
       if (sent) return;
       sent = true;
       counts.acquisitions += 1;
-      counts.acquisitionWaitMs += performance.now() - asked;
+      counts.acquisitionWaitMs += observed.send();
     };
     const work = () => passage.run({ signal, onSend }, () => pool.any(statement.token(params)));
     let rows: readonly AnyRow[];
@@ -137,8 +154,11 @@ export const createDatabase = async ({ url, size, waitMs, idleMs = IDLE_MS }: Po
       rows = (await slots.run(work, signal)) as readonly AnyRow[];
     } catch (error) {
       if (error instanceof WaitedTooLong) counts.acquisitionTimeouts += 1;
-      throw ended(refused(error, statement.name, sent, signal), signal);
+      const refusal = ended(refused(error, statement.name, sent, signal), signal);
+      observed.end(errorTypeOf(error, refusal));
+      throw refusal;
     }
+    observed.end(null);
     return accept(statement, params, rows);
   };
   return {

@@ -9,6 +9,8 @@ export interface Provided {
   readonly appUrl: string;
   /** As jeex_owner, direct; the app's own where no other is configured. */
   readonly migrationUrl: string;
+  /** As jeex_monitor, direct; the app's own where no other is configured. */
+  readonly monitorUrl: string;
   /** As a superuser or an administrator, to the same database; null where none is known. */
   readonly adminUrl: string | null;
   /** For the start line: where the database is, without passwords. */
@@ -66,6 +68,7 @@ export async function provideDatabase(config: Config, options: ProvideOptions): 
 const embeddedUrls = ({ adminUrl, secrets }: Pick<Embedded, 'adminUrl' | 'secrets'>) => ({
   appUrl: withLogin(adminUrl, EMBEDDED_DATABASE, 'jeex_app', secrets.app),
   migrationUrl: withLogin(adminUrl, EMBEDDED_DATABASE, 'jeex_owner', secrets.owner),
+  monitorUrl: withLogin(adminUrl, EMBEDDED_DATABASE, 'jeex_monitor', secrets.monitor),
   adminUrl: withDatabase(adminUrl, EMBEDDED_DATABASE),
 });
 
@@ -80,12 +83,14 @@ const shared = (running: Running): Provided => ({
   ...notOurs,
 });
 
-function configured(appUrl: string, { migrationDatabaseUrl, adminDatabaseUrl }: Config): Provided {
+function configured(appUrl: string, config: Config): Provided {
+  const { migrationDatabaseUrl, monitorDatabaseUrl, adminDatabaseUrl } = config;
   const { host, pathname } = new URL(appUrl);
   const database = decodeURIComponent(pathname.slice(1));
   return {
     appUrl,
     migrationUrl: migrationDatabaseUrl ?? appUrl,
+    monitorUrl: monitorDatabaseUrl ?? appUrl,
     adminUrl: adminDatabaseUrl === null ? null : withDatabase(adminDatabaseUrl, database),
     note: `PostgreSQL ${host}${pathname}`,
     secrets: null,

@@ -69,7 +69,7 @@ export const ROLES: readonly Role[] = [
       idle_in_transaction_session_timeout: '10s',
       transaction_timeout: '10s',
     },
-    connections: 5,
+    connections: 20,
     memberOf: ['pg_monitor'],
   },
   {

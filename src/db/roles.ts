@@ -116,11 +116,17 @@ function verifierOf(role: Role, passwords: Passwords, stored: ReadonlyMap<string
   return password === undefined ? null : scramVerifier(password, stored.get(role.name));
 }
 
+/**
+ * What keeps auto_explain from printing a role's plans, whatever its configuration: a plan that was made for given values shows
+ * them. Only a superuser may set these on a role, also where the library is not loaded.
+ */
+const QUIET_PLANS = { 'auto_explain.log_min_duration': '-1', 'auto_explain.log_parameter_max_length': '0' };
+
 /** What makes a role what the table says, whatever it was before. */
 function roleStatements(role: Role, verifier: string | null, superuser: boolean): string[] {
   const { name, settings, connections = -1, memberOf = [] } = role;
   const login = verifier === null ? 'nologin password null' : `login password ${escapeLiteral(verifier)}`;
-  const own = { ...settings, ...(superuser ? QUIET_LOG : {}) };
+  const own = { ...settings, ...(superuser ? { ...QUIET_LOG, ...QUIET_PLANS } : {}) };
   return [
     `alter role ${name} connection limit ${connections} ${login}`,
     ...(superuser ? [`alter role ${name} nosuperuser nobypassrls nocreaterole nocreatedb noreplication`] : []),
@@ -190,7 +196,7 @@ const NO_STATISTICS =
 const leftToDo = (database: string): string[] => [
   `put into postgresql.conf, so that no content reaches the server's log: ${Object.entries(QUIET_LOG)
     .map(([name, value]) => `${name} = ${value}`)
-    .join(', ')}`,
+    .join(', ')}, and keep auto_explain off`,
   ...ROLES.flatMap(({ name, memberOf = [] }) =>
     memberOf.length > 0 ? [`grant ${memberOf.join(', ')} to ${name}`] : [],
   ),

@@ -3,6 +3,8 @@ import { loudSettings, type RoleProblem, roleProblems, wallProblems } from '../d
 import { type Check, failed, Skip, warning } from './check.ts';
 import { isEmbedded } from './patient.ts';
 import { needSchema } from './schema.ts';
+import { settingsOf } from './settings.ts';
+import { AUTO_EXPLAIN, judgePlans } from './statistics.ts';
 
 const failures = (problems: readonly RoleProblem[]) => problems.map(({ says, mend }) => failed(says, mend));
 
@@ -55,10 +57,11 @@ export const quietLog: Check = {
   run: async (patient) => {
     const loud = loudSettings(await patient.role());
     const mend = 'run `jeex-persistence bootstrap` as a superuser, or put them into postgresql.conf';
-    return {
-      seen: loud.length === 0 ? 'kept out' : 'can get there',
-      faults: loud.map((setting) => failed(`not in force for the service: ${setting}`, mend)),
-    };
+    const faults = [
+      ...loud.map((setting) => failed(`not in force for the service: ${setting}`, mend)),
+      ...judgePlans(await settingsOf(await patient.app(), AUTO_EXPLAIN)),
+    ];
+    return { seen: faults.length === 0 ? 'kept out' : 'can get there', faults };
   },
 };
 

@@ -1,5 +1,6 @@
 import { type Check, type Fault, failed, warning } from './check.ts';
 import { settingsOf } from './settings.ts';
+import { judgeStatistics, STATEMENT_STATISTICS } from './statistics.ts';
 
 const MAJOR = '18';
 const IN_CONF = 'in postgresql.conf';
@@ -49,6 +50,7 @@ export const extensions: Check = {
       if (found?.schema === schema) return [];
       return [fault(found ? `${name} is in the schema ${found.schema}, not ${schema}` : `${name} is missing`)];
     });
+    faults.push(...judgeStatistics(await settingsOf(client, STATEMENT_STATISTICS)));
     return { seen: rows.map((row) => `${row.name} ${row.version}`).join(', ') || 'none', faults };
   },
 };

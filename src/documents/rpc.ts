@@ -49,7 +49,7 @@ export const documentHandlers = ({ db, pager }: Context): ServiceHandlers<typeof
   return {
     appendVersion: async (request, call) => {
       const params = { project: request.projectId, entry_field: null, ...entryParams([request]), ...callParams(call) };
-      const rows = await db.run(statements.appendVersions, params, call.signal);
+      const rows = await db.run(statements.appendVersions, params, call);
       return { version: toVersion(oneOr(rows, nothingWritten)) };
     },
 
@@ -66,7 +66,7 @@ export const documentHandlers = ({ db, pager }: Context): ServiceHandlers<typeof
         ...entryParams(request.entries),
         ...callParams(call),
       };
-      const rows = await db.run(statements.appendVersions, params, call.signal);
+      const rows = await db.run(statements.appendVersions, params, call);
       return { versions: rows.map((row) => toVersion(row)) };
     },
 
@@ -79,7 +79,7 @@ export const documentHandlers = ({ db, pager }: Context): ServiceHandlers<typeof
         at_revision: request.atRevision,
         full: request.view !== View.BASIC,
       };
-      const row = oneOr(await db.run(statements.getVersion, params, call.signal), documentNotFound);
+      const row = oneOr(await db.run(statements.getVersion, params, call), documentNotFound);
       checkRevision(request.atRevision, row.revision);
       if (!row.known) throw documentNotFound();
       if (row.id === null) throw versionNotFound('version');
@@ -94,7 +94,7 @@ export const documentHandlers = ({ db, pager }: Context): ServiceHandlers<typeof
         versions: request.names.map(({ version }) => version),
         full: request.view === View.FULL,
       };
-      const rows: Listed[] = await db.run(statements.batchGetVersions, params, call.signal);
+      const rows: Listed[] = await db.run(statements.batchGetVersions, params, call);
       const fitting = cutPage(rows, rows.length, versionSize, () => []).rows;
       return { versions: fitting.map(versionOf), truncated: fitting.length < rows.length };
     },
@@ -110,7 +110,7 @@ export const documentHandlers = ({ db, pager }: Context): ServiceHandlers<typeof
         full: request.view === View.FULL,
         most: limit + 1,
       };
-      const found = await db.run(statements.listDocuments, params, call.signal);
+      const found = await db.run(statements.listDocuments, params, call);
       if (found[0] !== undefined) checkRevision(request.atRevision, found[0].revision);
       const rows = found.filter((row) => row.id !== null);
       const page = cutPage<Listed>(rows, limit, versionSize, (row) => [row.document_type]);
@@ -128,7 +128,7 @@ export const documentHandlers = ({ db, pager }: Context): ServiceHandlers<typeof
         full: request.view === View.FULL,
         most: limit + 1,
       };
-      const found = await db.run(statements.listVersions, params, call.signal);
+      const found = await db.run(statements.listVersions, params, call);
       if (found.length === 0) throw documentNotFound();
       const rows = found.filter((row) => row.id !== null);
       const page = cutPage<Listed>(rows, limit, versionSize, (row) => [row.version]);
@@ -144,7 +144,7 @@ export const documentHandlers = ({ db, pager }: Context): ServiceHandlers<typeof
         expected: request.expectedVersion ?? null,
         ...callParams(call),
       };
-      const rows = await db.run(statements.restoreVersion, params, call.signal);
+      const rows = await db.run(statements.restoreVersion, params, call);
       return { version: toVersion(oneOr(rows, nothingWritten)) };
     },
 
@@ -156,7 +156,7 @@ export const documentHandlers = ({ db, pager }: Context): ServiceHandlers<typeof
         from: request.fromVersion,
         to: request.toVersion,
       };
-      const both = oneOr(await db.run(statements.diffVersions, params, call.signal), documentNotFound);
+      const both = oneOr(await db.run(statements.diffVersions, params, call), documentNotFound);
       if (!both.from_known) throw versionNotFound('from_version');
       if (!both.to_known) throw versionNotFound('to_version');
       if (both.from_content === null || both.to_content === null) return { hunks: [] };
@@ -182,7 +182,7 @@ export const documentHandlers = ({ db, pager }: Context): ServiceHandlers<typeof
         after_type: after === null ? '' : String(after[1]),
         most: limit + 1,
       };
-      const rows = await db.run(statements.searchDocuments, params, call.signal);
+      const rows = await db.run(statements.searchDocuments, params, call);
       const page = cutPage(
         rows,
         limit,

@@ -60,7 +60,7 @@ export const executionHandlers = ({ db, pager, sealing }: Context): ServiceHandl
         costMicros: 0n,
       };
       const params = { ...recordParams(payloads, request.projectId, [entry], null), ...callParams(call) };
-      const row = oneOr(await db.run(statements.createExecutions, params, call.signal), notFound);
+      const row = oneOr(await db.run(statements.createExecutions, params, call), notFound);
       return { execution: toExecution(row, { input: ownPayload(request.input) }), leaseToken: row.lease_token ?? '' };
     },
 
@@ -71,7 +71,7 @@ export const executionHandlers = ({ db, pager, sealing }: Context): ServiceHandl
         lease_seconds: leaseSeconds(request.leaseSeconds),
         ...callParams(call),
       };
-      return started(oneOr(await db.run(statements.startExecution, params, call.signal), notFound));
+      return started(oneOr(await db.run(statements.startExecution, params, call), notFound));
     },
 
     claimExecution: async (request, call) => {
@@ -80,7 +80,7 @@ export const executionHandlers = ({ db, pager, sealing }: Context): ServiceHandl
         lease_seconds: leaseSeconds(request.leaseSeconds),
         ...callParams(call),
       };
-      const [row] = await db.run(statements.claimExecution, params, call.signal);
+      const [row] = await db.run(statements.claimExecution, params, call);
       return row ? started(row) : {};
     },
 
@@ -93,7 +93,7 @@ export const executionHandlers = ({ db, pager, sealing }: Context): ServiceHandl
         ...callParams(call),
       };
       return {
-        execution: toExecution(oneOr(await db.run(statements.heartbeatExecution, params, call.signal), notFound)),
+        execution: toExecution(oneOr(await db.run(statements.heartbeatExecution, params, call), notFound)),
       };
     },
 
@@ -114,7 +114,7 @@ export const executionHandlers = ({ db, pager, sealing }: Context): ServiceHandl
         ...entryParams(entries),
         ...callParams(call),
       };
-      const rows = await db.run(statements.completeExecution, params, call.signal);
+      const rows = await db.run(statements.completeExecution, params, call);
       return {
         execution: toExecution(oneOr(rows, notFound).run, { output: ownPayload(request.output) }),
         versions: rows.flatMap(({ version }) => (version === null ? [] : [toVersion(version)])),
@@ -130,7 +130,7 @@ export const executionHandlers = ({ db, pager, sealing }: Context): ServiceHandl
         explanation: request.errorMessage,
         ...callParams(call),
       };
-      return { execution: toExecution(oneOr(await db.run(statements.endExecution, params, call.signal), notFound)) };
+      return { execution: toExecution(oneOr(await db.run(statements.endExecution, params, call), notFound)) };
     },
 
     cancelExecution: async (request, call) => {
@@ -142,12 +142,12 @@ export const executionHandlers = ({ db, pager, sealing }: Context): ServiceHandl
         explanation: request.cancelReason,
         ...callParams(call),
       };
-      return { execution: toExecution(oneOr(await db.run(statements.endExecution, params, call.signal), notFound)) };
+      return { execution: toExecution(oneOr(await db.run(statements.endExecution, params, call), notFound)) };
     },
 
     getExecution: async (request, call) => {
       const params = { project: request.projectId, id: request.id, actor: call.actor };
-      const row = oneOr(await db.run(statements.getExecution, params, call.signal), notFound);
+      const row = oneOr(await db.run(statements.getExecution, params, call), notFound);
       const input = payloads.opened({ type: row.input_type, data: row.input }, row, 'input');
       const output = payloads.opened({ type: row.output_type, data: row.output }, row, 'output');
       return { execution: toExecution(row, { input, output }) };
@@ -167,8 +167,8 @@ export const executionHandlers = ({ db, pager, sealing }: Context): ServiceHandl
         most: limit + 1,
       };
       const rows = request.correlationId
-        ? await db.run(statements.listCorrelated, { ...params, correlation: request.correlationId }, call.signal)
-        : await db.run(statements.listExecutions, params, call.signal);
+        ? await db.run(statements.listCorrelated, { ...params, correlation: request.correlationId }, call)
+        : await db.run(statements.listExecutions, params, call);
       const executions = rows.map((row) => toExecution(row));
       const page = cutPage(
         executions,
@@ -185,7 +185,7 @@ export const executionHandlers = ({ db, pager, sealing }: Context): ServiceHandl
         ...recordParams(payloads, request.projectId, request.executions, 'executions'),
         ...callParams(call),
       };
-      const rows = await db.run(statements.createExecutions, params, call.signal);
+      const rows = await db.run(statements.createExecutions, params, call);
       return {
         executions: rows.map((row) => toExecution(row)),
         leaseTokens: rows.map((row) => row.lease_token ?? ''),

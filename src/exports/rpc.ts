@@ -28,10 +28,10 @@ const refuseExpired = (seen: string): void => {
  */
 async function* streamContent({ db }: Context, request: { projectId: string; id: string }, call: Call) {
   const of = { project: request.projectId, actor: call.actor, id: request.id };
-  const found = oneOr(await db.run(statements.getExport, of, call.signal), notFound);
+  const found = oneOr(await db.run(statements.getExport, of, call), notFound);
   refuseExpired(found.seen_status);
   for (const { document_type, version, content_sha256 } of found.manifest) {
-    const row = oneOr(await db.run(statements.getEntry, { ...of, document_type, version }, call.signal), notFound);
+    const row = oneOr(await db.run(statements.getEntry, { ...of, document_type, version }, call), notFound);
     refuseExpired(row.seen_status);
     if (!isContentOf(content_sha256, row.content)) {
       throw new Refusal('INTERNAL', `version ${version} of ${document_type} is not what its hash says`);
@@ -50,14 +50,14 @@ export const exportHandlers = (context: Context): ServiceHandlers<typeof ExportS
         ttl_micros: ttlMicros(request.ttl),
         ...callParams(call),
       };
-      return { export: toExport(oneOr(await db.run(statements.createExport, params, call.signal), nothingWritten)) };
+      return { export: toExport(oneOr(await db.run(statements.createExport, params, call), nothingWritten)) };
     },
 
     streamExportContent: (request, call) => streamContent(context, request, call),
 
     claimExport: async (request, call) => {
       const params = { lease_seconds: leaseSeconds(request.leaseSeconds), ...callParams(call) };
-      const [row] = await db.run(statements.claimExport, params, call.signal);
+      const [row] = await db.run(statements.claimExport, params, call);
       return row ? held(row) : {};
     },
 
@@ -68,7 +68,7 @@ export const exportHandlers = (context: Context): ServiceHandlers<typeof ExportS
         lease_seconds: leaseSeconds(request.leaseSeconds),
         ...callParams(call),
       };
-      return held(oneOr(await db.run(statements.startExport, params, call.signal), nothingWritten));
+      return held(oneOr(await db.run(statements.startExport, params, call), nothingWritten));
     },
 
     completeExport: async (request, call) => {
@@ -83,7 +83,7 @@ export const exportHandlers = (context: Context): ServiceHandlers<typeof ExportS
         error_message: null,
         ...callParams(call),
       };
-      return { export: toExport(oneOr(await db.run(statements.endExport, params, call.signal), nothingWritten)) };
+      return { export: toExport(oneOr(await db.run(statements.endExport, params, call), nothingWritten)) };
     },
 
     failExport: async (request, call) => {
@@ -98,12 +98,12 @@ export const exportHandlers = (context: Context): ServiceHandlers<typeof ExportS
         error_message: request.errorMessage,
         ...callParams(call),
       };
-      return { export: toExport(oneOr(await db.run(statements.endExport, params, call.signal), nothingWritten)) };
+      return { export: toExport(oneOr(await db.run(statements.endExport, params, call), nothingWritten)) };
     },
 
     getExport: async (request, call) => {
       const params = { project: request.projectId, actor: call.actor, id: request.id };
-      return { export: toExport(oneOr(await db.run(statements.getExport, params, call.signal), notFound)) };
+      return { export: toExport(oneOr(await db.run(statements.getExport, params, call), notFound)) };
     },
 
     listExports: async (request, call) => {
@@ -115,7 +115,7 @@ export const exportHandlers = (context: Context): ServiceHandlers<typeof ExportS
         before: before === null ? null : String(before[0]),
         most: limit + 1,
       };
-      const rows = await db.run(statements.listExports, params, call.signal);
+      const rows = await db.run(statements.listExports, params, call);
       const page = cutPage(
         rows,
         limit,
@@ -127,7 +127,7 @@ export const exportHandlers = (context: Context): ServiceHandlers<typeof ExportS
 
     recordDownload: async (request, call) => {
       const params = { project: request.projectId, id: request.id, ...callParams(call) };
-      return { export: toExport(oneOr(await db.run(statements.recordDownload, params, call.signal), nothingWritten)) };
+      return { export: toExport(oneOr(await db.run(statements.recordDownload, params, call), nothingWritten)) };
     },
   };
 };

@@ -1,4 +1,5 @@
 import { type Client, escapeIdentifier } from 'pg';
+import { LAST_BASE_BACKUP, MAY_SEE_BASE_BACKUP } from '../db/base-backup.ts';
 import { MigrationRefused } from './errors.ts';
 import { label } from './files.ts';
 import { MIGRATOR_TABLES } from './history.ts';
@@ -68,20 +69,16 @@ async function holdsRows(client: Client): Promise<boolean> {
   return rows[0]?.filled !== false;
 }
 
-/**
- * Whatever made the backup, PostgreSQL leaves a backup history file in pg_wal when one ends on a primary that archives its
- * WAL, and removes it at the end of the next one.
- */
+/** By PostgreSQL's own record. */
 async function lastBackup(client: Client): Promise<LastBackup> {
   const asked = await client.query<{ allowed: boolean; archiving: boolean }>(
-    `select has_function_privilege('pg_catalog.pg_ls_waldir()', 'execute') as allowed,
+    `select ${MAY_SEE_BASE_BACKUP} as allowed,
        current_setting('archive_mode') <> 'off' as archiving`,
   );
   const { allowed = false, archiving = false } = asked.rows[0] ?? {};
   if (!allowed) return FORBIDDEN;
   const { rows } = await client.query<{ finished: Date | null; now: Date }>(
-    `select max(modification) as finished, clock_timestamp() as now from pg_ls_waldir()
-     where name ~ '^[0-9A-F]{24}[.][0-9A-F]{8}[.]backup$'`,
+    `select ${LAST_BASE_BACKUP} as finished, clock_timestamp() as now`,
   );
   const { finished = null, now = new Date() } = rows[0] ?? {};
   if (finished !== null) return { finishedAt: finished, now };

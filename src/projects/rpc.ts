@@ -94,12 +94,12 @@ export const projectHandlers = ({ db, pager }: Context): ServiceHandlers<typeof 
       owner: request.createdBy || null,
       ...callParams(call),
     };
-    return { project: toProject(oneOr(await db.run(statements.createProject, params, call.signal), notFound)) };
+    return { project: toProject(oneOr(await db.run(statements.createProject, params, call), notFound)) };
   },
 
   getProject: async (request, call) => {
     const params = { project: request.id, actor: call.actor, show_deleted: request.showDeleted };
-    return { project: toProject(oneOr(await db.run(statements.getProject, params, call.signal), notFound)) };
+    return { project: toProject(oneOr(await db.run(statements.getProject, params, call), notFound)) };
   },
 
   listProjects: async (request, call) => {
@@ -112,7 +112,7 @@ export const projectHandlers = ({ db, pager }: Context): ServiceHandlers<typeof 
       before: after === null ? null : String(after[0]),
       most: limit + 1,
     };
-    const projects = (await db.run(statements.listProjects, params, call.signal)).map(toProject);
+    const projects = (await db.run(statements.listProjects, params, call)).map(toProject);
     const page = cutPage(
       projects,
       limit,
@@ -142,21 +142,21 @@ export const projectHandlers = ({ db, pager }: Context): ServiceHandlers<typeof 
       language: paths.has('language') ? project.language : null,
       ...callParams(call),
     };
-    return { project: toProject(oneOr(await db.run(statements.updateProject, params, call.signal), notFound)) };
+    return { project: toProject(oneOr(await db.run(statements.updateProject, params, call), notFound)) };
   },
 
   deleteProject: async (request, call) => {
     const params = { project: request.id, etag: rowVersionOf(request.etag), deleted: true, ...callParams(call) };
-    return { project: toProject(oneOr(await db.run(statements.setProjectDeleted, params, call.signal), notFound)) };
+    return { project: toProject(oneOr(await db.run(statements.setProjectDeleted, params, call), notFound)) };
   },
 
   undeleteProject: async (request, call) => {
     const params = { project: request.id, etag: rowVersionOf(request.etag), deleted: false, ...callParams(call) };
-    return { project: toProject(oneOr(await db.run(statements.setProjectDeleted, params, call.signal), notFound)) };
+    return { project: toProject(oneOr(await db.run(statements.setProjectDeleted, params, call), notFound)) };
   },
 
   purgeProject: async (request, call) => {
-    const rows = await db.run(statements.purgeProject, { project: request.id, ...callParams(call) }, call.signal);
+    const rows = await db.run(statements.purgeProject, { project: request.id, ...callParams(call) }, call);
     const purged = oneOr(rows, notFound);
     return { projectId: purged.project_id, purgeTime: timestamp(purged.purge_time), revision: purged.revision };
   },
@@ -168,12 +168,12 @@ export const projectHandlers = ({ db, pager }: Context): ServiceHandlers<typeof 
       role: role.text(request.role),
       ...callParams(call),
     };
-    return { member: toMember(oneOr(await db.run(statements.setMember, params, call.signal), notFound)) };
+    return { member: toMember(oneOr(await db.run(statements.setMember, params, call), notFound)) };
   },
 
   removeMember: async (request, call) => {
     const params = { project: request.projectId, user: request.userId, ...callParams(call) };
-    return { member: toMember(oneOr(await db.run(statements.removeMember, params, call.signal), notFound)) };
+    return { member: toMember(oneOr(await db.run(statements.removeMember, params, call), notFound)) };
   },
 
   listMembers: async (request, call) => {
@@ -185,7 +185,7 @@ export const projectHandlers = ({ db, pager }: Context): ServiceHandlers<typeof 
       after: after === null ? null : String(after[0]),
       most: limit + 1,
     };
-    const members = (await db.run(statements.listMembers, params, call.signal)).map(toMember);
+    const members = (await db.run(statements.listMembers, params, call)).map(toMember);
     const page = cutPage(
       members,
       limit,
@@ -197,7 +197,7 @@ export const projectHandlers = ({ db, pager }: Context): ServiceHandlers<typeof 
 
   getProjectUsage: async (request, call) => {
     const params = { project: request.projectId, actor: call.actor };
-    return { usage: toUsage(oneOr(await db.run(statements.getUsage, params, call.signal), notFound)) };
+    return { usage: toUsage(oneOr(await db.run(statements.getUsage, params, call), notFound)) };
   },
 
   setProjectQuota: async (request, call) => {
@@ -210,6 +210,6 @@ export const projectHandlers = ({ db, pager }: Context): ServiceHandlers<typeof 
       executions: quota?.executions ?? null,
       ...callParams(call),
     };
-    return { usage: toUsage(oneOr(await db.run(statements.setQuota, params, call.signal), notFound)) };
+    return { usage: toUsage(oneOr(await db.run(statements.setQuota, params, call), notFound)) };
   },
 });

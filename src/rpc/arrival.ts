@@ -10,7 +10,7 @@ import {
   status,
 } from '@grpc/grpc-js';
 import { deadlinePassed, isPast } from './deadline.ts';
-import type { Entry } from './entry.ts';
+import { type Entry, timingOf } from './entry.ts';
 import { bareFailure, Code, codeNameOf, type Failure, statusBytes } from './errors.ts';
 import { BODY_TIMEOUT_MS } from './limits.ts';
 import type { Header, Pipeline } from './pipeline.ts';
@@ -42,7 +42,13 @@ export const admitAtHeaders = (
     let received = false;
     let whole = false;
     let refused = false;
-    const send = call.sendStatus.bind(call);
+    const sendMetadata = call.sendMetadata.bind(call);
+    const sendHeaders = headersOnce(sendMetadata, plan, () => entry);
+    const sendStatus = call.sendStatus.bind(call);
+    const send: typeof sendStatus = (sent) => {
+      sendHeaders();
+      sendStatus(sent);
+    };
     const cut = (failure: Failure) => {
       refused = true;
       send(statusOf(failure));
@@ -52,16 +58,19 @@ export const admitAtHeaders = (
       if (whole || !entry) send(sent);
       else if (!refused) cut(pipeline.fail(entry, causeOf(sent)));
     };
+    // Before a first message, grpc-js sends headers without a word in them.
+    call.sendMetadata = (metadata) => {
+      if (entry) sendHeaders();
+      else sendMetadata(metadata);
+    };
     const listener = new ServerListenerBuilder()
       .withOnReceiveMetadata((metadata, next) => {
         const deadline = Number(call.getDeadline());
-        const arrival = { deadline: Number.isFinite(deadline) ? deadline : null, cut };
+        const arrival = { system: 'grpc', deadline: Number.isFinite(deadline) ? deadline : null, cut } as const;
         entry = pipeline.enter(plan, headerOf(metadata), arrival);
         arrivals.set(metadata, entry);
-        // It stands in the headers, whatever becomes of the call.
-        const headers = new Metadata();
-        headers.set('x-correlation-id', entry.correlationId);
-        call.sendMetadata(headers);
+        // Who watches learns at once that the stream is open.
+        if (plan.streaming) sendHeaders();
         whenAdmitted(pipeline, entry, () => next(metadata), cut);
       })
       .withOnReceiveMessage((message, next) => {
@@ -82,6 +91,23 @@ export const admitAtHeaders = (
       })
       .build();
     return new ServerInterceptingCall(call, { start: (next) => next(listener) });
+  };
+};
+
+/**
+ * Sends a call's headers, when it is first called: the correlation id, whatever becomes of the call, and of a unary one what
+ * it took, since its headers leave with its answer. grpc-js alone sends what has no entry.
+ */
+const headersOnce = (send: (headers: Metadata) => void, plan: MethodPlan, entered: () => Entry | null) => {
+  let sent = false;
+  return () => {
+    const entry = entered();
+    if (sent || !entry) return;
+    sent = true;
+    const headers = new Metadata();
+    headers.set('x-correlation-id', entry.correlationId);
+    if (!plan.streaming) headers.set('server-timing', timingOf(entry));
+    send(headers);
   };
 };
 

@@ -1,4 +1,6 @@
 import type { DescMethod } from '@bufbuild/protobuf';
+import type { CallTrace } from '../telemetry/spans.ts';
+import type { Timing } from '../telemetry/timing.ts';
 
 /** What makes a mutation idempotent: the caller's request id, and what is derived from the request it stands for. */
 export interface RequestIdentity {
@@ -19,6 +21,9 @@ export interface Call {
   readonly correlationId: string;
   /** Aborts at the deadline, or when the client has gone. */
   readonly signal: AbortSignal;
+  /** Takes what its statements wait and take. */
+  readonly timing: Timing;
+  readonly trace: CallTrace;
   /** Null for reads and for mutations sent without a `request_id`. */
   readonly request: RequestIdentity | null;
 }

@@ -17,7 +17,7 @@ import {
 import type { Logger } from 'pino';
 import { type Body, recordBody } from './body.ts';
 import { deadlinePassed } from './deadline.ts';
-import type { Entry } from './entry.ts';
+import { type Entry, timingOf } from './entry.ts';
 import { bareFailure, ClientGone, Code, codeNameOf, type Failure } from './errors.ts';
 import { findJsonFault } from './json.ts';
 import { MAX_MESSAGE_BYTES } from './limits.ts';
@@ -92,7 +92,7 @@ const gateOf = (pipeline: Pipeline, plans: ReadonlyMap<DescMethod, MethodPlan>) 
     context.responseHeader.set('connection', 'close');
     end(connectErrorOf(failure, context));
   };
-  const arrival = { deadline: deadlineOf(context), cut };
+  const arrival = { system: 'connectrpc', deadline: deadlineOf(context), cut } as const;
   const entry = pipeline.enter(plan, (name) => context.requestHeader.get(name) ?? undefined, arrival);
   call.entry = entry;
   call.body.endWith(ended);
@@ -143,7 +143,9 @@ const implementationOf = (pipeline: Pipeline, plan: MethodPlan): MethodImpl<Desc
   const unary = async (request: Message, context: HandlerContext) => {
     const { entry, body } = callOf(context);
     try {
-      return await pipeline.unary(entry, linkOf(context), codecOf(plan, request, body));
+      const answer = await pipeline.unary(entry, linkOf(context), codecOf(plan, request, body));
+      tellTiming(entry, context);
+      return answer;
     } catch (failure) {
       throw connectErrorOf(failure as Failure, context);
     }
@@ -152,11 +154,18 @@ const implementationOf = (pipeline: Pipeline, plan: MethodPlan): MethodImpl<Desc
     const { entry, body } = callOf(context);
     try {
       yield* pipeline.stream(entry, linkOf(context), codecOf(plan, request, body));
+      tellTiming(entry, context);
     } catch (failure) {
       throw connectErrorOf(failure as Failure, context);
     }
   };
   return (plan.streaming ? stream : unary) as unknown as MethodImpl<DescMethod>;
+};
+
+/** What a call took: in the headers of its answer, and of a stream, whose headers have left, in its trailers. */
+const tellTiming = (entry: Entry, context: HandlerContext) => {
+  const where = entry.plan.streaming ? context.responseTrailer : context.responseHeader;
+  where.set('server-timing', timingOf(entry));
 };
 
 const callOf = (context: HandlerContext): { entry: Entry; body: Body } => {
@@ -199,6 +208,8 @@ const rewrite = (error: ConnectError, failure: Failure, context: HandlerContext)
     message: `[${failure.code.toLowerCase()}] ${failure.message}`,
     details: [...failure.details],
   };
+  const entry = context.values.get(callKey)?.entry;
+  if (entry) tellTiming(entry, context);
   if (failure.code === 'UNAUTHENTICATED') context.responseHeader.set('www-authenticate', 'Bearer');
   if (failure.pushbackMs !== null) {
     context.responseTrailer.set('grpc-retry-pushback-ms', String(failure.pushbackMs));

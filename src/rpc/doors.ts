@@ -2,12 +2,13 @@ import type { AddressInfo, Server as NetServer, Socket } from 'node:net';
 import { type Server as GrpcServer, ServerCredentials, setLogger } from '@grpc/grpc-js';
 import type { Logger } from 'pino';
 import type { AccessLog } from '../audit/access-log.ts';
+import type { Measurements } from '../telemetry/measurements.ts';
 import { createConnectHandler } from './connect.ts';
 import { createGrpcDoor, createProbes, createTlsEntrance } from './grpc.ts';
 import { createGuard } from './guard.ts';
 import type { Implementation } from './handlers.ts';
 import type { Health } from './health.ts';
-import { createHttpDoor } from './http.ts';
+import { createHttpDoor, type Page } from './http.ts';
 import type { IdentifyRequest } from './identity.ts';
 import { type Address, formatAddress, isLoopback } from './listen.ts';
 import { type Authenticate, createPipeline } from './pipeline.ts';
@@ -33,6 +34,9 @@ export interface DoorOptions {
   readonly health: Health;
   readonly log: Logger;
   readonly accessLog: AccessLog;
+  readonly measurements: Measurements;
+  /** What the HTTP door serves besides the methods and the probes, by path; nothing without it. */
+  readonly routes?: ReadonlyMap<string, Page>;
   /** The service's version, for the probes. */
   readonly version: string;
 }
@@ -62,7 +66,7 @@ export interface Doors {
  */
 export const createDoors = (options: DoorOptions): Doors => {
   const { health, log, implementations, authenticate, tls, version } = options;
-  const { grpcListen, httpListen, healthListen } = options;
+  const { grpcListen, httpListen, healthListen, routes = new Map() } = options;
   // Health tells nothing but itself, and probes have no token: any address will do for it.
   checkAddress('GRPC_LISTEN', grpcListen, authenticate !== null);
   checkAddress('HTTP_LISTEN', httpListen, authenticate !== null);
@@ -74,6 +78,7 @@ export const createDoors = (options: DoorOptions): Doors => {
   const pipeline = createPipeline({
     log,
     accessLog: options.accessLog,
+    measurements: options.measurements,
     authenticate,
     identifyRequest: options.identifyRequest,
   });
@@ -82,7 +87,7 @@ export const createDoors = (options: DoorOptions): Doors => {
   addReflection(grpc);
   const guard = createGuard(options.allowedOrigins, authenticate === null);
   const handle = createConnectHandler(pipeline, plans, log);
-  const http = createListener(createHttpDoor({ handle, guard, health, version, tls }));
+  const http = createListener(createHttpDoor({ handle, routes, guard, health, version, tls }));
   const entrance = tls && createListener(createTlsEntrance(grpc, tls));
   const probes = healthListen && createProbes();
   if (probes) health.addTo(probes);

@@ -1,16 +1,19 @@
 import { randomUUIDv7 } from 'node:crypto';
+import type { RpcSystem } from '../telemetry/measurements.ts';
+import { beginTrace, type CallTrace, traceparentOf } from '../telemetry/spans.ts';
+import { noTiming, serverTiming, type Timing } from '../telemetry/timing.ts';
 import type { Caller } from './access.ts';
 import type { Failure } from './errors.ts';
 import type { Header } from './pipeline.ts';
 import type { MethodPlan } from './plan.ts';
 import type { Subject } from './subject.ts';
-import { beginTrace, type CallTrace } from './trace.ts';
 
 export const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
 
 /** A call from its headers to its end, as the pipeline keeps it. */
 export interface Entry {
   readonly plan: MethodPlan;
+  readonly system: RpcSystem;
   readonly header: Header;
   readonly correlationId: string;
   /** False when the client sent one that is no UUID; then `correlationId` is a new one, so that the error has one. */
@@ -19,6 +22,7 @@ export interface Entry {
   readonly began: number;
   readonly controller: AbortController;
   readonly trace: CallTrace;
+  readonly timing: Timing;
   /** Null until authentication has answered. */
   caller: Caller | null;
   actor: string | null;
@@ -40,18 +44,20 @@ export interface Entry {
 const NOTHING: Subject = { projects: [], users: [] };
 
 /** Begins a call. */
-export const enter = (plan: MethodPlan, header: Header, cut: Entry['cut']): Entry => {
+export const enter = (plan: MethodPlan, system: RpcSystem, header: Header, cut: Entry['cut']): Entry => {
   const sent = header('x-correlation-id');
   const correlationValid = sent === undefined || UUID.test(sent);
   const correlationId = sent !== undefined && correlationValid ? sent.toLowerCase() : randomUUIDv7();
   return {
     plan,
+    system,
     header,
     correlationId,
     correlationValid,
     began: performance.now(),
     controller: new AbortController(),
-    trace: beginTrace(plan.name, correlationId, header),
+    trace: beginTrace(system, plan.name, correlationId, header),
+    timing: noTiming(),
     caller: null,
     actor: null,
     subject: NOTHING,
@@ -64,3 +70,10 @@ export const enter = (plan: MethodPlan, header: Header, cut: Entry['cut']): Entr
     stopTimer: null,
   };
 };
+
+/** How long a call has taken, in milliseconds. */
+export const elapsedMs = ({ began }: Entry): number => performance.now() - began;
+
+/** The header `server-timing` of a call that ends now. */
+export const timingOf = (entry: Entry): string =>
+  serverTiming(entry.timing, elapsedMs(entry), traceparentOf(entry.trace));

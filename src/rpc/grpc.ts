@@ -3,6 +3,7 @@ import { type DescService, toBinary } from '@bufbuild/protobuf';
 import {
   type handleServerStreamingCall,
   type handleUnaryCall,
+  Metadata,
   type MethodDefinition,
   Server,
   ServerCredentials,
@@ -12,7 +13,7 @@ import {
   type UntypedServiceImplementation,
 } from '@grpc/grpc-js';
 import { type Arrivals, admitAtHeaders, guardStrangers, statusOf } from './arrival.ts';
-import type { Entry } from './entry.ts';
+import { type Entry, timingOf } from './entry.ts';
 import { ClientGone, type Failure, toFailure } from './errors.ts';
 import { MAX_MESSAGE_BYTES } from './limits.ts';
 import type { Codec, Link, Pipeline } from './pipeline.ts';
@@ -116,11 +117,20 @@ const serveStream =
       for await (const bytes of pipeline.stream(entry, linkOf(call), codecOf(plan, call.request))) {
         await write(call, bytes);
       }
-      call.end();
+      call.end(trailersOf(entry));
     } catch (error) {
-      call.emit('error', statusOf(toFailure(error, { mutation: plan.mutation, started: true })));
+      const sent = statusOf(toFailure(error, { mutation: plan.mutation, started: true }));
+      sent.metadata.set('server-timing', timingOf(entry));
+      call.emit('error', sent);
     }
   };
+
+/** What a stream took is known at its end. */
+const trailersOf = (entry: Entry): Metadata => {
+  const trailers = new Metadata();
+  trailers.set('server-timing', timingOf(entry));
+  return trailers;
+};
 
 /** Hands the call over. */
 const begin = (arrivals: Arrivals, call: AnyCall): Entry => {

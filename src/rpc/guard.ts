@@ -1,4 +1,5 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
+import { TLSSocket } from 'node:tls';
 import { cors } from '@connectrpc/connect';
 import { isLoopback } from './listen.ts';
 
@@ -6,12 +7,13 @@ import { isLoopback } from './listen.ts';
 export type Guard = (request: IncomingMessage, response: ServerResponse) => boolean;
 
 const OWN_HEADERS = ['authorization', 'traceparent', 'x-actor-id', 'x-correlation-id'];
-const OWN_ANSWERS = ['x-correlation-id', 'grpc-retry-pushback-ms', 'trailer-grpc-retry-pushback-ms'];
+const OWN_ANSWERS = ['server-timing', 'x-correlation-id', 'grpc-retry-pushback-ms', 'trailer-grpc-retry-pushback-ms'];
 const PREFLIGHT_SECONDS = 600;
 
 /**
- * Guards the HTTP door against web pages: those of origins not on the list, and, where nobody is authenticated, those that
- * reach a loopback address through a name of their own (DNS rebinding), which only the Host header gives away.
+ * Guards the HTTP door against web pages: those of origins that are neither its own nor on the list, and, where nobody is
+ * authenticated, those that reach a loopback address through a name of their own (DNS rebinding), which only the Host
+ * header gives away. Where tokens are asked for, such a page may call, and has none.
  */
 export const createGuard = (allowedOrigins: readonly string[], checkHost: boolean): Guard => {
   const allowed = new Set(allowedOrigins);
@@ -22,7 +24,7 @@ export const createGuard = (allowedOrigins: readonly string[], checkHost: boolea
       answerJson(response, 403, { code: 'permission_denied', message });
       return true;
     }
-    if (origin === undefined) return false;
+    if (origin === undefined || origin === ownOrigin(request)) return false;
     if (!allowed.has(origin)) {
       answerJson(response, 403, {
         code: 'permission_denied',
@@ -38,6 +40,10 @@ export const createGuard = (allowedOrigins: readonly string[], checkHost: boolea
     return true;
   };
 };
+
+/** The origin of the pages that this door serves, as the browser that asked names it. */
+const ownOrigin = ({ headers, socket }: IncomingMessage): string =>
+  `${socket instanceof TLSSocket ? 'https' : 'http'}://${headers.host}`;
 
 const isLoopbackHost = (host: string | undefined): boolean => {
   const [, bracketed, plain] = /^(?:\[([^\]]*)\]|([^:]*))(?::\d+)?$/.exec(host ?? '') ?? [];

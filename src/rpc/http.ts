@@ -6,8 +6,13 @@ import type { Health } from './health.ts';
 import { BODY_TIMEOUT_MS, MAX_BODY_TIMEOUT_MS } from './limits.ts';
 import type { Tls } from './tls.ts';
 
+/** Answers a GET or HEAD of one path; of a HEAD, Node leaves the body out. Must not throw. */
+export type Page = (request: IncomingMessage, response: ServerResponse) => void;
+
 interface HttpDoorOptions {
   readonly handle: ConnectHandler;
+  /** What is served besides the methods, by path. */
+  readonly routes: ReadonlyMap<string, Page>;
   readonly guard: Guard;
   readonly health: Health;
   readonly version: string;
@@ -24,7 +29,7 @@ const OPTIONS = {
   connectionsCheckingInterval: 5_000,
 };
 
-/** The HTTP server: Connect and gRPC-Web, `/livez` and `/readyz`; not yet listening. */
+/** The HTTP server: Connect and gRPC-Web, `/livez` and `/readyz`, and what else is given; not yet listening. */
 export const createHttpDoor = (options: HttpDoorOptions): Server | TlsServer => {
   const { tls } = options;
   const serve = (request: IncomingMessage, response: ServerResponse) => answer(options, request, response);
@@ -35,10 +40,10 @@ export const createHttpDoor = (options: HttpDoorOptions): Server | TlsServer => 
 };
 
 const answer = (options: HttpDoorOptions, request: IncomingMessage, response: ServerResponse): void => {
-  const { handle, guard, health, version } = options;
+  const { handle, guard, health } = options;
   // A client that keeps its connection would meet a closed one after the drain.
   if (health.draining) response.setHeader('connection', 'close');
-  if (guard(request, response) || answerProbe(request, response, health, version)) return;
+  if (guard(request, response) || answerPage(options, request, response)) return;
   try {
     if (handle(request, response)) return;
   } catch {
@@ -48,17 +53,19 @@ const answer = (options: HttpDoorOptions, request: IncomingMessage, response: Se
   answerJson(response, 404, { code: 'unimplemented', message: 'nothing is served under this path' });
 };
 
-const answerProbe = (request: IncomingMessage, response: ServerResponse, health: Health, version: string): boolean => {
-  const { url, method } = request;
-  if (url !== '/livez' && url !== '/readyz') return false;
-  if (method !== 'GET' && method !== 'HEAD') {
-    answerJson(response, 405, { code: 'unimplemented', message: 'use GET' });
-  } else if (url === '/livez') {
-    answerJson(response, 200, { status: 'live', version });
-  } else {
-    answerJson(response, health.ready ? 200 : 503, { status: readiness(health), version });
-  }
+const answerPage = (options: HttpDoorOptions, request: IncomingMessage, response: ServerResponse): boolean => {
+  const path = request.url?.split('?', 1)[0] ?? '';
+  const page = probeOf(options, path) ?? options.routes.get(path);
+  if (!page) return false;
+  if (request.method === 'GET' || request.method === 'HEAD') page(request, response);
+  else answerJson(response, 405, { code: 'unimplemented', message: 'use GET' });
   return true;
+};
+
+const probeOf = ({ health, version }: HttpDoorOptions, path: string): Page | undefined => {
+  if (path === '/livez') return (_, response) => answerJson(response, 200, { status: 'live', version });
+  if (path !== '/readyz') return undefined;
+  return (_, response) => answerJson(response, health.ready ? 200 : 503, { status: readiness(health), version });
 };
 
 const readiness = ({ ready, draining }: Health): string => (ready ? 'ready' : draining ? 'draining' : 'not ready');

@@ -1,8 +1,8 @@
 import type { Logger } from 'pino';
 import type { AccessRecord } from '../audit/access-log.ts';
-import type { Entry } from './entry.ts';
+import { traceIdsOf } from '../telemetry/spans.ts';
+import { type Entry, elapsedMs } from './entry.ts';
 import type { CodeName, Failure } from './errors.ts';
-import { traceIdOf } from './trace.ts';
 
 // What an operator should see without asking; what a caller did wrong concerns the caller.
 const LEVELS: Readonly<Partial<Record<CodeName, 'warn' | 'error'>>> = {
@@ -24,7 +24,7 @@ export const logCall = (log: Logger, entry: Entry, failure: Failure | null): voi
       caller: entry.caller?.name ?? '',
       actor: entry.actor,
       correlationId: entry.correlationId,
-      traceId: traceIdOf(entry.trace),
+      ...traceIdsOf(entry.trace),
       code: failure?.code ?? 'OK',
       ...(failure && { reason: failure.reason, err: failure.cause }),
       durationMs: durationOf(entry),
@@ -33,7 +33,7 @@ export const logCall = (log: Logger, entry: Entry, failure: Failure | null): voi
   );
 };
 
-const durationOf = ({ began }: Entry): number => Math.round((performance.now() - began) * 1000) / 1000;
+const durationOf = (entry: Entry): number => Math.round(elapsedMs(entry) * 1000) / 1000;
 
 /** What goes on record of a call that ended so. */
 export const accessRecordOf = (entry: Entry, result: string): AccessRecord => ({

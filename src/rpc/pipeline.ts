@@ -2,16 +2,17 @@ import { create, type DescMessage, type Message, type MessageInitShape } from '@
 import type { Logger } from 'pino';
 import type { AccessLog } from '../audit/access-log.ts';
 import { invalidField, type Outcome, Refusal } from '../refusal.ts';
+import type { Measurements, RpcSystem } from '../telemetry/measurements.ts';
+import { endTrace } from '../telemetry/spans.ts';
 import { type Caller, SCOPES } from './access.ts';
 import type { Call } from './call.ts';
 import { bodyDeadline, deadlinePassed, watch } from './deadline.ts';
-import { type Entry, enter, UUID } from './entry.ts';
+import { type Entry, elapsedMs, enter, UUID } from './entry.ts';
 import { ClientGone, type Failure, toFailure } from './errors.ts';
 import type { IdentifyRequest } from './identity.ts';
 import { accessRecordOf, logCall } from './log-call.ts';
 import type { MethodPlan } from './plan.ts';
 import { bounded, expireAt } from './time.ts';
-import { endTrace, inTrace } from './trace.ts';
 
 /** Answers who calls, from the call's headers; throws UNAUTHENTICATED. */
 export type Authenticate = (header: Header) => Caller | Promise<Caller>;
@@ -36,6 +37,7 @@ export interface Codec<T> {
 
 /** What a door knows of a request that is on its way. */
 interface Arrival {
+  readonly system: RpcSystem;
   /** When the client stops waiting, in milliseconds since the epoch; null when it did not say. */
   readonly deadline: number | null;
   /** Answers with a failure now, and takes no more of the request. */
@@ -84,6 +86,7 @@ const ANYBODY: Caller = {
 export interface PipelineOptions {
   readonly log: Logger;
   readonly accessLog: AccessLog;
+  readonly measurements: Measurements;
   /** Null while authentication is off. */
   readonly authenticate: Authenticate | null;
   readonly identifyRequest: IdentifyRequest;
@@ -93,7 +96,8 @@ export interface PipelineOptions {
  * Everything that cuts across the methods, once, above both doors: correlation, draining, authentication, access, decoding,
  * text, rules, request identity, deadline, error mapping, the line in the log and the access record.
  */
-export const createPipeline = ({ log, accessLog, authenticate, identifyRequest }: PipelineOptions): Pipeline => {
+export const createPipeline = (options: PipelineOptions): Pipeline => {
+  const { log, accessLog, measurements, authenticate, identifyRequest } = options;
   const running = new Set<Entry>();
   let draining = false;
 
@@ -103,7 +107,9 @@ export const createPipeline = ({ log, accessLog, authenticate, identifyRequest }
     entry.failure = failure;
     entry.stopTimer?.();
     running.delete(entry);
-    endTrace(entry.trace, failure);
+    const code = failure?.code ?? 'OK';
+    endTrace(entry.trace, code, failure?.reason ?? null);
+    measurements.call(entry.system, entry.plan, code, elapsedMs(entry) / 1000);
     logCall(log, entry, failure);
     accessLog.record(accessRecordOf(entry, failure ? (failure.reason ?? failure.code) : 'OK'));
   };
@@ -170,6 +176,8 @@ export const createPipeline = ({ log, accessLog, authenticate, identifyRequest }
       actor: entry.actor,
       correlationId: entry.correlationId,
       signal: controller.signal,
+      timing: entry.timing,
+      trace: entry.trace,
       request: plan.mutation ? identifyRequest(plan.name, plan.method.input, request) : null,
     };
     entry.started = true;
@@ -177,8 +185,8 @@ export const createPipeline = ({ log, accessLog, authenticate, identifyRequest }
   };
 
   return {
-    enter: (plan, header, { deadline, cut }) => {
-      const entry = enter(plan, header, cut);
+    enter: (plan, header, { system, deadline, cut }) => {
+      const entry = enter(plan, system, header, cut);
       running.add(entry);
       entry.stopTimer = expireAt(bodyDeadline(deadline), () => cutOff(entry, deadlinePassed('not_applied')));
       return entry;
@@ -198,7 +206,7 @@ export const createPipeline = ({ log, accessLog, authenticate, identifyRequest }
     unary: async (entry, link, { decode, encode }) => {
       try {
         const [request, call] = await prepare(entry, link, decode);
-        const work = inTrace(entry.trace, () => entry.plan.handler(request as never, call) as Promise<object>);
+        const work = entry.plan.handler(request as never, call) as Promise<object>;
         const answer = await bounded(work, call.signal);
         const encoded = encode(messageOf(entry, answer));
         settle(entry, null);
@@ -217,11 +225,7 @@ export const createPipeline = ({ log, accessLog, authenticate, identifyRequest }
         messages = (entry.plan.handler(request as never, call) as AsyncIterable<object>)[Symbol.asyncIterator]();
         for (;;) {
           entry.waitingSince = performance.now();
-          const source = messages;
-          const next = await bounded(
-            inTrace(entry.trace, () => source.next()),
-            call.signal,
-          );
+          const next = await bounded(messages.next(), call.signal);
           entry.waitingSince = null;
           done = next.done === true;
           call.signal.throwIfAborted();

@@ -61,22 +61,22 @@ export const userHandlers = ({ db, pager, sealing }: Context): ServiceHandlers<t
         ...sealedProfile(sealing, request.profile, tail),
         ...callParams(call),
       };
-      const rows = await db.run(statements.createUser, params, call.signal);
+      const rows = await db.run(statements.createUser, params, call);
       return { user: toUser(oneOr(rows, notFound)) };
     },
 
     getUser: async (request, call) => {
-      const rows = await db.run(statements.getUser, { id: request.id, actor: call.actor }, call.signal);
+      const rows = await db.run(statements.getUser, { id: request.id, actor: call.actor }, call);
       return { user: toUser(oneOr(rows, notFound)) };
     },
 
     getUserByEmail: async (request, call) => {
-      const rows = await db.run(statements.getUserByEmail, { email: trimmedEmail(request.email) }, call.signal);
+      const rows = await db.run(statements.getUserByEmail, { email: trimmedEmail(request.email) }, call);
       return { user: toUser(oneOr(rows, notFound)) };
     },
 
     batchGetUsers: async (request, call) => {
-      const rows = await db.run(statements.batchGetUsers, { ids: [...new Set(request.ids)] }, call.signal);
+      const rows = await db.run(statements.batchGetUsers, { ids: [...new Set(request.ids)] }, call);
       const users = rows.map(toUser);
       const fitting = cutPage(
         users,
@@ -93,7 +93,7 @@ export const userHandlers = ({ db, pager, sealing }: Context): ServiceHandlers<t
       const rows = await db.run(
         statements.listUsers,
         { prefix: request.emailPrefix, before: after === null ? null : String(after[0]), most: limit + 1 },
-        call.signal,
+        call,
       );
       const page = cutPage(
         rows.map(toUser),
@@ -117,17 +117,17 @@ export const userHandlers = ({ db, pager, sealing }: Context): ServiceHandlers<t
         ...sealedProfile(sealing, paths.has('profile') ? (user.profile ?? {}) : undefined, user.id),
         ...callParams(call),
       };
-      const rows = await db.run(statements.updateUser, params, call.signal);
+      const rows = await db.run(statements.updateUser, params, call);
       return { user: toUser(oneOr(rows, notFound)) };
     },
 
     recordLogin: async (request, call) => {
-      const rows = await db.run(statements.recordLogin, { id: request.id, ...callParams(call) }, call.signal);
+      const rows = await db.run(statements.recordLogin, { id: request.id, ...callParams(call) }, call);
       return { user: toUser(oneOr(rows, notFound)) };
     },
 
     deleteUser: async (request, call) => {
-      const rows = await db.run(statements.deleteUser, { id: request.id, ...callParams(call) }, call.signal);
+      const rows = await db.run(statements.deleteUser, { id: request.id, ...callParams(call) }, call);
       return { user: toUser(oneOr(rows, notFound)) };
     },
   };

@@ -20,6 +20,7 @@ import type { AnyHandler, Implementation } from '../../src/rpc/handlers.ts';
 import { createHealth, type Health } from '../../src/rpc/health.ts';
 import { parseAddress } from '../../src/rpc/listen.ts';
 import { SERVICES } from '../../src/service.ts';
+import { createMeasurements } from '../../src/telemetry/measurements.ts';
 import { NO_ACCESS_LOG } from './access.ts';
 
 const ANY_PORT = parseAddress('127.0.0.1:0');
@@ -77,6 +78,7 @@ export const useEcho = async (answers: Answers, overrides: Partial<DoorOptions> 
     health,
     log,
     accessLog: NO_ACCESS_LOG,
+    measurements: createMeasurements(),
     version: '0.0.0-test',
     ...overrides,
   });

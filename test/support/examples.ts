@@ -271,6 +271,7 @@ export const EXAMPLES: Readonly<Record<string, (world: World) => Promise<Example
 
   'DatabaseService/GetServerInfo': async () => ({ request: {}, options: NOBODY }),
   'DatabaseService/GetDatabaseHealth': async () => ({ request: {}, options: NOBODY }),
+  'DatabaseService/GetHealthHistory': async () => ({ request: {}, options: NOBODY }),
   'DatabaseService/ListSlowQueries': async () => ({ request: {}, options: NOBODY }),
   'DatabaseService/GetMigrationStatus': async () => ({ request: {}, options: NOBODY }),
   'DatabaseService/WatchHealth': async () => ({ request: {}, options: NOBODY }),

@@ -85,7 +85,9 @@ const checkCertificates: Check = (manifests) => {
   }
   const host = envOf(containerOf(manifests, 'pgbouncer')).DATABASE_HOST ?? assert.fail();
   assert.ok(namesOf('postgres').includes(host), `PostgreSQL's certificate is not for ${host}`);
-  assert.equal(hostOf(envOf(containerOf(manifests, 'migrate')).MIGRATION_DATABASE_URL), host);
+  for (const url of [envOf(containerOf(manifests, 'migrate')).MIGRATION_DATABASE_URL, service.MONITOR_DATABASE_URL]) {
+    assert.deepEqual([hostOf(url), new URL(url ?? '').port], [host, '5432'], 'not to PostgreSQL itself');
+  }
   for (const { metadata } of ofKind(manifests, 'Service').filter(({ metadata }) => metadata.name !== host)) {
     if (!metadata.name.startsWith('jeex-persistence')) continue;
     const { name, namespace } = metadata;
@@ -129,7 +131,7 @@ interface Peer {
   readonly namespace?: Labels;
 }
 
-/** Whether a connection is let out of its pod, or into it; a pod of another namespace has other policies. */
+/** Whether a connection is let out of its pod, or into it. */
 const passes = (
   manifests: readonly Manifest[],
   type: 'Ingress' | 'Egress',
@@ -137,7 +139,6 @@ const passes = (
   other: Peer,
   port: number,
 ): boolean => {
-  if (own.namespace) return true;
   const policies = ofKind(manifests, 'NetworkPolicy').filter(
     ({ spec }) => spec.policyTypes.includes(type) && selects(spec.podSelector.matchLabels ?? {}, own.labels),
   );
@@ -182,6 +183,14 @@ const checkNetwork: Check = (manifests) => {
   const database: Peer = { labels: { ...DATABASES[host], 'app.kubernetes.io/part-of': 'jeex' } };
   const service: Peer = { labels: named('jeex-persistence') };
   const caller: Peer = { labels: {}, namespace: inNamespace('agents', { 'persistence.jeex/caller': 'true' }) };
+  const prometheus: Peer = {
+    labels: { 'app.kubernetes.io/name': 'prometheus' },
+    namespace: inNamespace('monitoring', { 'persistence.jeex/scraper': 'true' }),
+  };
+  const collector: Peer = {
+    labels: { 'app.kubernetes.io/name': 'opentelemetry-collector' },
+    namespace: inNamespace('monitoring', { 'persistence.jeex/collector': 'true' }),
+  };
   const stranger: Peer = { labels: named('jeex-persistence'), namespace: inNamespace('elsewhere') };
   const neighbour: Peer = { labels: named('something') };
   const dns: Peer = { labels: { 'k8s-app': 'kube-dns' }, namespace: inNamespace('kube-system') };
@@ -195,6 +204,14 @@ const checkNetwork: Check = (manifests) => {
     ['a caller, health', caller, service, 50052, false],
     ['a caller, PgBouncer', caller, service, 6432, false],
     ['a caller, PostgreSQL', caller, database, 5432, false],
+    ['Prometheus, metrics', prometheus, service, 8080, true],
+    ['Prometheus, gRPC', prometheus, service, 50051, false],
+    ['Prometheus, PostgreSQL', prometheus, database, 5432, false],
+    ['a neighbour of Prometheus', { ...prometheus, labels: {} }, service, 8080, false],
+    ['Prometheus of another namespace', { ...prometheus, namespace: inNamespace('elsewhere') }, service, 8080, false],
+    ['the service, a collector', service, collector, 4317, true],
+    ['the service, another port of it', service, collector, 4318, false],
+    ['the service, a neighbour of the collector', service, { ...collector, labels: {} }, 4317, false],
     ['a stranger, gRPC', stranger, service, 50051, false],
     ['a stranger, PostgreSQL', stranger, database, 5432, false],
     ['a neighbour, gRPC', neighbour, service, 50051, false],
@@ -213,7 +230,8 @@ const checkNetwork: Check = (manifests) => {
   ];
   for (const [what, from, to, port, expected] of ways) {
     const wrong = `${what}: ${expected ? 'closed' : 'open'}`;
-    assert.equal(passes(manifests, 'Ingress', to, from, port), expected, wrong);
+    // A pod of another namespace has policies of its own.
+    if (!to.namespace) assert.equal(passes(manifests, 'Ingress', to, from, port), expected, wrong);
     if (!from.namespace) assert.equal(passes(manifests, 'Egress', from, to, port), expected, wrong);
   }
 };

@@ -6,14 +6,18 @@ import { after } from 'node:test';
 import { loadConfig } from '../../src/config.ts';
 import { provideDatabase } from '../../src/db/provide.ts';
 import { migrate } from '../../src/migrator/migrate.ts';
+import { until } from './until.ts';
 
 /** A migrated database on a server of its own that a test may stop and start, always on the same port. */
 export interface Restartable {
   readonly appUrl: string;
   readonly ownerUrl: string;
   readonly adminUrl: string;
+  readonly monitorUrl: string;
   /** As PostgreSQL's shutdown modes: `fast` ends sessions and says so, `immediate` is a crash. */
   stop(mode: 'fast' | 'immediate'): Promise<void>;
+  /** SIGKILL to the server's first process; the others notice, and end. */
+  kill(): void;
   /** Resolves when the server accepts connections. */
   start(): Promise<void>;
 }
@@ -40,7 +44,18 @@ export const useRestartable = async (): Promise<Restartable> => {
     appUrl: database.appUrl,
     ownerUrl: database.migrationUrl,
     adminUrl: database.adminUrl ?? '',
+    monitorUrl: database.monitorUrl,
+    kill: () => process.kill(Number(readFileSync(join(cluster, 'postmaster.pid'), 'utf8').split('\n')[0]), 'SIGKILL'),
     stop: (mode) => control('stop', '-m', mode),
-    start: () => control('restart'),
+    // The processes of a server that was killed take a moment to end, and no other starts before.
+    start: () =>
+      until(
+        () =>
+          control('restart').then(
+            () => true,
+            () => false,
+          ),
+        'the server starts',
+      ),
   };
 };

@@ -64,6 +64,7 @@ export const useService = async (options: ServiceOptions = {}): Promise<TestServ
     HTTP_LISTEN: '127.0.0.1:0',
     DATABASE_URL: appUrl,
     MIGRATION_DATABASE_URL: db.ownerUrl,
+    MONITOR_DATABASE_URL: db.urlAs('monitor'),
     ENCRYPTION_KEYS: ENCRYPTION_KEY,
     SHUTDOWN_GRACE_SECONDS: '5',
     LOG_LEVEL: process.env.TEST_LOG_LEVEL ?? 'silent',
@@ -72,6 +73,7 @@ export const useService = async (options: ServiceOptions = {}): Promise<TestServ
   const service = await startService({
     config,
     databaseUrl: appUrl,
+    monitorUrl: config.monitorDatabaseUrl ?? appUrl,
     ring: loadRing(config.encryptionKeys, null),
     accessLog: options.accessLog ?? NO_ACCESS_LOG,
     log: options.log ?? createLog(config.logLevel),

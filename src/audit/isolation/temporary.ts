@@ -48,6 +48,7 @@ export const startTemporary = async (opened: AsyncDisposableStack, signal: Abort
   const service = await startService({
     config,
     databaseUrl: database.appUrl,
+    monitorUrl: database.monitorUrl,
     ring: loadRing(null, database.secrets?.encryption ?? null),
     accessLog: NO_RECORDS,
     log,

@@ -154,6 +154,40 @@ export declare type DatabaseHealth = Message<"jeex.persistence.v1.DatabaseHealth
    * @generated from field: repeated jeex.persistence.v1.Alert alerts = 17;
    */
   alerts: Alert[];
+
+  /**
+   * Sessions that wait for a lock, and how long the one that has waited longest.
+   *
+   * @generated from field: optional int64 locks_waiting = 18;
+   */
+  locksWaiting?: bigint | undefined;
+
+  /**
+   * @generated from field: google.protobuf.Duration longest_lock_wait = 19;
+   */
+  longestLockWait?: Duration | undefined;
+
+  /**
+   * How long the oldest transaction has been open.
+   *
+   * @generated from field: google.protobuf.Duration oldest_transaction = 20;
+   */
+  oldestTransaction?: Duration | undefined;
+
+  /**
+   * The RPCs that this process was called with in the last five minutes, by name. Streams count when they end, and have
+   * no latencies.
+   *
+   * @generated from field: repeated jeex.persistence.v1.RpcLatency rpcs = 21;
+   */
+  rpcs: RpcLatency[];
+
+  /**
+   * Empty without PgBouncer.
+   *
+   * @generated from field: repeated jeex.persistence.v1.PgBouncerStats pgbouncer_stats = 22;
+   */
+  pgbouncerStats: PgBouncerStats[];
 };
 
 /**
@@ -161,6 +195,55 @@ export declare type DatabaseHealth = Message<"jeex.persistence.v1.DatabaseHealth
  * Use `create(DatabaseHealthSchema)` to create a new message.
  */
 export declare const DatabaseHealthSchema: GenMessage<DatabaseHealth>;
+
+/**
+ * How an RPC was answered in the last five minutes.
+ *
+ * @generated from message jeex.persistence.v1.RpcLatency
+ */
+export declare type RpcLatency = Message<"jeex.persistence.v1.RpcLatency"> & {
+  /**
+   * As in jeex.persistence.v1.ProjectService/GetProject.
+   *
+   * @generated from field: string method = 1;
+   */
+  method: string;
+
+  /**
+   * @generated from field: int64 calls = 2;
+   */
+  calls: bigint;
+
+  /**
+   * Those of them that failed through no fault of the caller's.
+   *
+   * @generated from field: int64 errors = 3;
+   */
+  errors: bigint;
+
+  /**
+   * So long half of the calls took at most, 95 % and 99 % of them. Absent for streams.
+   *
+   * @generated from field: google.protobuf.Duration p50 = 4;
+   */
+  p50?: Duration | undefined;
+
+  /**
+   * @generated from field: google.protobuf.Duration p95 = 5;
+   */
+  p95?: Duration | undefined;
+
+  /**
+   * @generated from field: google.protobuf.Duration p99 = 6;
+   */
+  p99?: Duration | undefined;
+};
+
+/**
+ * Describes the message jeex.persistence.v1.RpcLatency.
+ * Use `create(RpcLatencySchema)` to create a new message.
+ */
+export declare const RpcLatencySchema: GenMessage<RpcLatency>;
 
 /**
  * The server's connections.
@@ -313,6 +396,46 @@ export declare type PgBouncerPool = Message<"jeex.persistence.v1.PgBouncerPool">
  * Use `create(PgBouncerPoolSchema)` to create a new message.
  */
 export declare const PgBouncerPoolSchema: GenMessage<PgBouncerPool>;
+
+/**
+ * What went through PgBouncer to a database, on average over its last stats_period.
+ *
+ * @generated from message jeex.persistence.v1.PgBouncerStats
+ */
+export declare type PgBouncerStats = Message<"jeex.persistence.v1.PgBouncerStats"> & {
+  /**
+   * @generated from field: string database = 1;
+   */
+  database: string;
+
+  /**
+   * @generated from field: double transactions_per_second = 2;
+   */
+  transactionsPerSecond: number;
+
+  /**
+   * @generated from field: double queries_per_second = 3;
+   */
+  queriesPerSecond: number;
+
+  /**
+   * @generated from field: google.protobuf.Duration query_time = 4;
+   */
+  queryTime?: Duration | undefined;
+
+  /**
+   * What a client waited for a server connection, of each second.
+   *
+   * @generated from field: google.protobuf.Duration wait_time = 5;
+   */
+  waitTime?: Duration | undefined;
+};
+
+/**
+ * Describes the message jeex.persistence.v1.PgBouncerStats.
+ * Use `create(PgBouncerStatsSchema)` to create a new message.
+ */
+export declare const PgBouncerStatsSchema: GenMessage<PgBouncerStats>;
 
 /**
  * How the archiving of the write-ahead log goes.
@@ -478,6 +601,18 @@ export declare type Alert = Message<"jeex.persistence.v1.Alert"> & {
    * @generated from field: google.protobuf.Timestamp fire_time = 5;
    */
   fireTime?: Timestamp | undefined;
+
+  /**
+   * @generated from field: jeex.persistence.v1.AlertSeverity severity = 6;
+   */
+  severity: AlertSeverity;
+
+  /**
+   * What it means, and what to do.
+   *
+   * @generated from field: string description = 7;
+   */
+  description: string;
 };
 
 /**
@@ -530,6 +665,18 @@ export declare type SlowQuery = Message<"jeex.persistence.v1.SlowQuery"> & {
    * @generated from field: string generic_plan = 7;
    */
   genericPlan: string;
+
+  /**
+   * As the service's log and spans name it; empty for one of another release.
+   *
+   * @generated from field: string name = 8;
+   */
+  name: string;
+
+  /**
+   * @generated from field: google.protobuf.Duration max_time = 9;
+   */
+  maxTime?: Duration | undefined;
 };
 
 /**
@@ -537,6 +684,108 @@ export declare type SlowQuery = Message<"jeex.persistence.v1.SlowQuery"> & {
  * Use `create(SlowQuerySchema)` to create a new message.
  */
 export declare const SlowQuerySchema: GenMessage<SlowQuery>;
+
+/**
+ * The health at one moment, in the figures that are worth a line over time; what was not known is absent.
+ *
+ * @generated from message jeex.persistence.v1.HealthSample
+ */
+export declare type HealthSample = Message<"jeex.persistence.v1.HealthSample"> & {
+  /**
+   * @generated from field: google.protobuf.Timestamp time = 1;
+   */
+  time?: Timestamp | undefined;
+
+  /**
+   * @generated from field: jeex.persistence.v1.DatabaseStatus status = 2;
+   */
+  status: DatabaseStatus;
+
+  /**
+   * @generated from field: google.protobuf.Duration latency = 3;
+   */
+  latency?: Duration | undefined;
+
+  /**
+   * @generated from field: optional int64 connections = 4;
+   */
+  connections?: bigint | undefined;
+
+  /**
+   * @generated from field: optional int64 connection_limit = 5;
+   */
+  connectionLimit?: bigint | undefined;
+
+  /**
+   * @generated from field: int64 pool_acquired = 6;
+   */
+  poolAcquired: bigint;
+
+  /**
+   * @generated from field: int64 pool_waiting = 7;
+   */
+  poolWaiting: bigint;
+
+  /**
+   * @generated from field: int64 pool_limit = 8;
+   */
+  poolLimit: bigint;
+
+  /**
+   * @generated from field: optional double cache_hit_ratio = 9;
+   */
+  cacheHitRatio?: number | undefined;
+
+  /**
+   * @generated from field: optional double transactions_per_second = 10;
+   */
+  transactionsPerSecond?: number | undefined;
+
+  /**
+   * @generated from field: optional double queries_per_second = 11;
+   */
+  queriesPerSecond?: number | undefined;
+
+  /**
+   * Of all unary RPCs, since the sample before.
+   *
+   * @generated from field: double calls_per_second = 12;
+   */
+  callsPerSecond: number;
+
+  /**
+   * @generated from field: double errors_per_second = 13;
+   */
+  errorsPerSecond: number;
+
+  /**
+   * @generated from field: google.protobuf.Duration p50 = 14;
+   */
+  p50?: Duration | undefined;
+
+  /**
+   * @generated from field: google.protobuf.Duration p95 = 15;
+   */
+  p95?: Duration | undefined;
+
+  /**
+   * @generated from field: google.protobuf.Duration p99 = 16;
+   */
+  p99?: Duration | undefined;
+
+  /**
+   * How many were firing.
+   *
+   * @generated from field: int32 alerts = 17;
+   */
+  alerts: number;
+};
+
+/**
+ * Describes the message jeex.persistence.v1.HealthSample.
+ * Use `create(HealthSampleSchema)` to create a new message.
+ */
+export declare const HealthSampleSchema: GenMessage<HealthSample>;
 
 /**
  * A migration of the schema.
@@ -730,6 +979,34 @@ export declare type ListSlowQueriesResponse = Message<"jeex.persistence.v1.ListS
 export declare const ListSlowQueriesResponseSchema: GenMessage<ListSlowQueriesResponse>;
 
 /**
+ * @generated from message jeex.persistence.v1.GetHealthHistoryRequest
+ */
+export declare type GetHealthHistoryRequest = Message<"jeex.persistence.v1.GetHealthHistoryRequest"> & {
+};
+
+/**
+ * Describes the message jeex.persistence.v1.GetHealthHistoryRequest.
+ * Use `create(GetHealthHistoryRequestSchema)` to create a new message.
+ */
+export declare const GetHealthHistoryRequestSchema: GenMessage<GetHealthHistoryRequest>;
+
+/**
+ * @generated from message jeex.persistence.v1.GetHealthHistoryResponse
+ */
+export declare type GetHealthHistoryResponse = Message<"jeex.persistence.v1.GetHealthHistoryResponse"> & {
+  /**
+   * @generated from field: repeated jeex.persistence.v1.HealthSample samples = 1;
+   */
+  samples: HealthSample[];
+};
+
+/**
+ * Describes the message jeex.persistence.v1.GetHealthHistoryResponse.
+ * Use `create(GetHealthHistoryResponseSchema)` to create a new message.
+ */
+export declare const GetHealthHistoryResponseSchema: GenMessage<GetHealthHistoryResponse>;
+
+/**
  * @generated from message jeex.persistence.v1.GetMigrationStatusRequest
  */
 export declare type GetMigrationStatusRequest = Message<"jeex.persistence.v1.GetMigrationStatusRequest"> & {
@@ -840,6 +1117,37 @@ export enum DatabaseStatus {
 export declare const DatabaseStatusSchema: GenEnum<DatabaseStatus>;
 
 /**
+ * How much an alert matters.
+ *
+ * @generated from enum jeex.persistence.v1.AlertSeverity
+ */
+export enum AlertSeverity {
+  /**
+   * @generated from enum value: ALERT_SEVERITY_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * Somebody should look today.
+   *
+   * @generated from enum value: ALERT_SEVERITY_WARNING = 1;
+   */
+  WARNING = 1,
+
+  /**
+   * Somebody should look now.
+   *
+   * @generated from enum value: ALERT_SEVERITY_CRITICAL = 2;
+   */
+  CRITICAL = 2,
+}
+
+/**
+ * Describes the enum jeex.persistence.v1.AlertSeverity.
+ */
+export declare const AlertSeveritySchema: GenEnum<AlertSeverity>;
+
+/**
  * What operators ask of the service and its database.
  * Every RPC may also answer UNAUTHENTICATED, SCOPE_REQUIRED, OVERLOADED, SHUTTING_DOWN, DEADLINE and INTERNAL.
  *
@@ -868,7 +1176,8 @@ export declare const DatabaseService: GenService<{
     output: typeof GetDatabaseHealthResponseSchema;
   },
   /**
-   * Lists the statements that took the most time.
+   * Lists the service's statements by the time that they took in all, the most first, as pg_stat_statements counted them:
+   * none where it is not loaded, or where the service does not know the role jeex_monitor.
    * Errors: INVALID_FIELD, INVALID_PAGE_TOKEN, DATABASE_UNAVAILABLE.
    *
    * @generated from rpc jeex.persistence.v1.DatabaseService.ListSlowQueries
@@ -888,6 +1197,17 @@ export declare const DatabaseService: GenService<{
     methodKind: "unary";
     input: typeof GetMigrationStatusRequestSchema;
     output: typeof GetMigrationStatusResponseSchema;
+  },
+  /**
+   * Answers the samples of the last hour that this replica took, the oldest first: one each time it measured, none of
+   * the time before it started.
+   *
+   * @generated from rpc jeex.persistence.v1.DatabaseService.GetHealthHistory
+   */
+  getHealthHistory: {
+    methodKind: "unary";
+    input: typeof GetHealthHistoryRequestSchema;
+    output: typeof GetHealthHistoryResponseSchema;
   },
   /**
    * Streams the health: at once, then each time its status or alerts change.

@@ -1,0 +1,81 @@
+import type { Attributes } from '@opentelemetry/api';
+import type { Measurements } from '../telemetry/measurements.ts';
+import { beginStatement, type StatementSpan } from '../telemetry/spans.ts';
+import type { Asker } from './pool.ts';
+
+/** A statement that took longer than it should have. */
+export interface SlowStatement {
+  readonly name: string;
+  readonly text: string;
+  readonly queueMs: number;
+  readonly databaseMs: number;
+  /** The SQLSTATE or the reason it failed with; null when it was answered. */
+  readonly error: string | null;
+  readonly asker: Asker;
+}
+
+/** Who looks on while statements run. */
+export interface Observer {
+  readonly measurements: Measurements;
+  /** `server.address`, `server.port` and `db.namespace` of the database, for spans. */
+  readonly place: Attributes;
+  /** From how many milliseconds on a statement is slow, its wait for a connection left out. */
+  readonly slowMs: number;
+  /** Is told of each slow one, and must not throw. */
+  readonly onSlow: (slow: SlowStatement) => void;
+}
+
+/** One statement on its way. */
+interface Observed {
+  /** It is sent now. @returns how long it waited for a connection, in milliseconds */
+  send(): number;
+  /** It was answered, or failed with this. */
+  end(error: string | null): void;
+}
+
+/** Where the conventions say that a database is. */
+export const placeOf = (url: string): Attributes => {
+  const { hostname, port, pathname } = new URL(url);
+  return {
+    'server.address': decodeURIComponent(hostname),
+    'server.port': Number(port || 5432),
+    'db.namespace': decodeURIComponent(pathname.slice(1)),
+  };
+};
+
+/** Times a statement for the call it serves, for the measurements, and for a trace. */
+export const observe = (
+  observer: Observer | undefined,
+  statement: { readonly name: string; readonly text: string },
+  asker: Asker,
+): Observed => {
+  const asked = performance.now();
+  const { timing } = asker;
+  let sent: number | null = null;
+  let span: StatementSpan | null = null;
+  return {
+    send: () => {
+      sent = performance.now();
+      const waited = sent - asked;
+      if (timing) timing.queueMs += waited;
+      observer?.measurements.waits.record(waited / 1000);
+      if (observer) span = beginStatement(statement.name, observer.place, asker.trace);
+      return waited;
+    },
+    end: (error) => {
+      span?.end(error);
+      const now = performance.now();
+      const databaseMs = sent === null ? 0 : now - sent;
+      const queueMs = (sent ?? now) - asked;
+      if (timing) timing.databaseMs += databaseMs;
+      if (timing && sent === null) timing.queueMs += queueMs;
+      if (!observer) return;
+      observer.measurements.statement(statement.name, error, databaseMs / 1000);
+      if (databaseMs < observer.slowMs) return;
+      observer.measurements.slow.count += 1;
+      observer.onSlow({ ...pick(statement), queueMs, databaseMs, error, asker });
+    },
+  };
+};
+
+const pick = ({ name, text }: { readonly name: string; readonly text: string }) => ({ name, text });
