@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import { whatHappened } from './db/errors.ts';
-import { createDatabase, first } from './db/pool.ts';
+import { createDatabase, type Database, first } from './db/pool.ts';
 import { sql, statement } from './db/statement.ts';
 import { inTime } from './in-time.ts';
 import type { Logger } from './log.ts';
@@ -31,6 +31,8 @@ interface ReadinessOptions {
 }
 
 export interface Readiness {
+  /** The connection that is kept for it: for what must not wait for the callers' pool, and is as short. */
+  readonly database: Database;
   stop(): Promise<void>;
 }
 
@@ -85,6 +87,7 @@ export const watchReadiness = async ({ url, requiredVersion, health, log }: Read
 
   await check();
   return {
+    database,
     stop: async () => {
       stopped = true;
       clearTimeout(timer);

@@ -168,6 +168,7 @@ export const startService = async (options: ServiceOptions): Promise<Service> =>
     allowedOrigins: config.allowedOrigins,
     implementations: implementations(context, {
       serviceVersion: VERSION,
+      aside: readiness.database,
       monitor,
       migrations,
       slowQueries: slowQueryReader(session, plans),

@@ -7,6 +7,7 @@ import {
   type DatabaseHealth,
   DatabaseStatus,
 } from '../src/gen/jeex/persistence/v1/database_service_pb.js';
+import { createLog } from '../src/log.ts';
 import { latestVersion } from '../src/migrator/files.ts';
 import { VERSION } from '../src/version.ts';
 import { lockProject, untilBlocked } from './support/locks.ts';
@@ -17,7 +18,9 @@ import { until } from './support/until.ts';
 
 const db = await useTestDatabase();
 const proxy = await useProxy(db.appUrl);
-const service = await useService({ db, appUrl: () => proxy.url });
+const lines: string[] = [];
+const log = createLog('info', { write: (line) => void lines.push(line) });
+const service = await useService({ db, appUrl: () => proxy.url, log });
 const { database } = service;
 const owner = await useOwner(db);
 const admin = await connectAs(db.adminUrl);
@@ -69,6 +72,31 @@ describe('the health of the database', () => {
     await watching.return?.();
     await release();
     await Promise.all([holding, waiting]);
+  });
+
+  it('is told an actor soon while the database is silent', async () => {
+    const actor = await newUser(service);
+    proxy.silent = true;
+    try {
+      const { health } = await database.getDatabaseHealth({}, { actor, timeout: 1000 });
+      assert.notEqual(health?.postgresVersion, '');
+    } finally {
+      proxy.silent = false;
+      proxy.cut();
+    }
+    await until(async () => {
+      const { health } = await database.getDatabaseHealth({});
+      return health?.status === DatabaseStatus.HEALTHY;
+    }, 'it is healthy again');
+  });
+
+  it('is looked at as soon as readiness turns, though nobody asks', async () => {
+    const said = (message: string) => () =>
+      lines.some((line) => line.includes('"alert":"database_down"') && line.includes(message));
+    proxy.down = true;
+    await until(said('alert fires'), 'the alert fires');
+    proxy.down = false;
+    await until(said('alert over'), 'the alert is over');
   });
 
   it('is UNAVAILABLE, not an error, while the database does not answer; a watch hears each change once', async () => {

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { after, describe, it } from 'node:test';
+import { Client } from 'pg';
 import { createConsole } from '../src/db/pgbouncer.ts';
 import { withLogin } from '../src/db/roles.ts';
 import type { Result } from '../src/doctor/check.ts';
@@ -120,6 +121,30 @@ describe('PgBouncer and PostgreSQL as they are deployed', { skip: NO_DOCKER }, a
       }
       assert.equal(proxy.connections, connections);
       assert.equal(said(/pools do not fit|cannot be asked/), 0);
+    });
+
+    it('tells what goes through PgBouncer, as its console tells anybody', async () => {
+      const client = new Client({ connectionString: consoleUrl });
+      await client.connect();
+      // The averages are of a minute, and the readiness check asks twice a second.
+      await until(
+        async () => {
+          const { health } = await service.database.getDatabaseHealth({});
+          const stats = health?.pgbouncerStats.find(({ database }) => database === 'jeex');
+          const { rows } = await client.query('show stats');
+          const told = rows.find(({ database }) => database === 'jeex');
+          const { seconds = 0n, nanos = 0 } = stats?.queryTime ?? {};
+          return (
+            Number(told.avg_query_count) > 0 &&
+            stats?.queriesPerSecond === Number(told.avg_query_count) &&
+            stats.transactionsPerSecond === Number(told.avg_xact_count) &&
+            Number(seconds) * 1_000_000 + nanos / 1000 === Number(told.avg_query_time)
+          );
+        },
+        'both tell the same',
+        90_000,
+      );
+      await client.end();
     });
 
     it('goes on without them while the console is gone or silent, and is told them again afterwards', async () => {

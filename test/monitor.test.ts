@@ -3,13 +3,22 @@ import { randomUUID } from 'node:crypto';
 import { before, describe, it } from 'node:test';
 import { isDeepStrictEqual } from 'node:util';
 import type { Duration } from '@bufbuild/protobuf/wkt';
+import { createDatabase } from '../src/db/pool.ts';
 import { type DatabaseHealth, DatabaseStatus } from '../src/gen/jeex/persistence/v1/database_service_pb.js';
 import { createLog } from '../src/log.ts';
 import { latestVersion } from '../src/migrator/files.ts';
+import { createAlerts } from '../src/monitor/evaluate.ts';
+import { startMonitor } from '../src/monitor/monitor.ts';
+import { poolerLook } from '../src/monitor/pooler.ts';
+import { RULES } from '../src/monitor/rules.ts';
+import { createSession } from '../src/monitor/session.ts';
+import { createHealth } from '../src/rpc/health.ts';
+import { createMeasurements } from '../src/telemetry/measurements.ts';
 import { lockProject, untilBlocked } from './support/locks.ts';
 import { connectAs, testCluster, useTestDatabase } from './support/postgres.ts';
 import { useProxy } from './support/proxy.ts';
-import { newProject, useService } from './support/service.ts';
+import { ENCRYPTION_KEY, newProject, useService } from './support/service.ts';
+import { type Spawned, spawnService } from './support/spawned.ts';
 import { until } from './support/until.ts';
 
 const SLOW_MS = 400;
@@ -138,6 +147,8 @@ describe('each figure of the health is what is read of it another way', () => {
   });
 
   it('of waits for locks and of open transactions: how many, and how long', async () => {
+    const elsewhere = await connectAs(testCluster().adminUrl);
+    await elsewhere.query('begin');
     const { projectId } = await newProject(service);
     const release = await lockProject(db, projectId);
     const waiting = service.projects.updateProject({ project: { id: projectId, name: 'Held' } });
@@ -148,6 +159,7 @@ describe('each figure of the health is what is read of it another way', () => {
     const oldest = `select extract(epoch from clock_timestamp() - min(xact_start)) from pg_stat_activity
       where datname = current_database() and pid <> pg_backend_pid()`;
     await assertBetween(({ oldestTransaction }) => secondsOf(oldestTransaction), oldest);
+    await until(async () => (await told(longest)) > SLOW_MS / 1000, 'the one that waits is slow');
     await release();
     await waiting;
     await until(async () => (await healthNow()).locksWaiting === 0n, 'none waits');
@@ -265,20 +277,41 @@ describe('the monitor', () => {
     const known = await healthNow();
     watched.silent = true;
     try {
-      let answers = 0;
-      const answered = async () => {
-        const health = await healthNow();
-        answers += 1;
-        return health.postgresVersion === '';
-      };
-      await until(answered, 'PostgreSQL does not answer');
-      assert.ok(answers > 5, `${answers} answers while the monitor waited for its own`);
+      // The monitor itself waits for two seconds.
+      const soon = async () => (await database.getDatabaseHealth({}, { timeout: 1000 })).health;
+      await until(async () => (await soon())?.postgresVersion === '', 'PostgreSQL does not answer');
       assert.notEqual(known.postgresVersion, '');
     } finally {
       watched.silent = false;
       watched.cut();
     }
     await until(async () => (await healthNow()).postgresVersion === known.postgresVersion, 'it answers again');
+  });
+
+  it('of a service that drains says nothing of the database by that', async () => {
+    const health = createHealth([]);
+    health.setReady(true);
+    const [session, quiet] = [createSession(db.urlAs('monitor')), createLog('silent')];
+    const alerts = createAlerts({ rules: RULES, log: quiet });
+    const { state } = await createDatabase({ url: db.appUrl, size: 1 });
+    const rest = { measurements: createMeasurements(), log: quiet, intervalSeconds: 30, slowMs: 1000 };
+    const lookAtPooler = poolerLook(null, quiet);
+    const monitor = await startMonitor({ session, lookAtPooler, db: { state }, health, alerts, ...rest });
+    health.drain();
+    const { ready, alerts: firing } = await monitor.current();
+    assert.deepEqual([health.ready, ready, firing], [false, true, []]);
+    await monitor.stop();
+    await session.end();
+  });
+
+  it('without a URL of its own is told of at the start, once', async () => {
+    const env = { DATABASE_URL: db.appUrl, ENCRYPTION_KEYS: ENCRYPTION_KEY };
+    const [without, direct] = await Promise.all([
+      spawnService(env),
+      spawnService({ ...env, MONITOR_DATABASE_URL: db.urlAs('monitor') }),
+    ]);
+    const told = ({ log }: Spawned): number => log().match(/MONITOR_DATABASE_URL is unset/g)?.length ?? 0;
+    assert.deepEqual([told(without), told(direct)], [1, 0]);
   });
 
   it('without a URL of its own sees what jeex_app may, on a connection of its own', async () => {

@@ -84,8 +84,8 @@ describe('the arithmetic of the pools', () => {
     ],
     [
       'too few clients let in',
-      { pooler: { ...POOLER, clients: 23 } },
-      /^PgBouncer lets 23 clients in, and POOL_SIZE \(20\) .* takes 24; raise max_client_conn to 24$/,
+      { pooler: { ...POOLER, clients: 25 } },
+      /^PgBouncer lets 25 clients in, and POOL_SIZE \(20\) .* takes 26; raise max_client_conn to 26$/,
     ],
     [
       'a database limit below the pools',
@@ -98,7 +98,7 @@ describe('the arithmetic of the pools', () => {
   }
 
   it('holds at the edge of each of them, and without a database limit', () => {
-    assert.equal(told({ ...PLAN, pooler: { ...POOLER, clients: 24, database: 26 } }), '');
+    assert.equal(told({ ...PLAN, pooler: { ...POOLER, clients: 26, database: 26 } }), '');
     assert.equal(told({ ...PLAN, pooler: { ...POOLER, database: 0 } }), '');
   });
 });

@@ -231,14 +231,25 @@ describe('a service whose telemetry goes to a collector', async () => {
     assert.equal(call?.attributes[stable.ATTR_RPC_SYSTEM_NAME], incubating.RPC_SYSTEM_NAME_VALUE_CONNECTRPC);
     assert.doesNotMatch(await timingOf(traceparent(newParent(), '00')), /traceparent/);
   });
+});
 
-  it('sends what is left when it ends', async () => {
-    const last = newParent();
-    await service.users.getUser({ id: owner }, { headers: traceparent(last) });
+describe('a service that ends', async () => {
+  it('sends what is left', async () => {
+    const collector = await useCollector();
+    const NEVER = '600000';
+    const service = await startTelling(db, {
+      OTEL_EXPORTER_OTLP_ENDPOINT: collector.url,
+      OTEL_BSP_SCHEDULE_DELAY: NEVER,
+      OTEL_BLRP_SCHEDULE_DELAY: NEVER,
+      OTEL_METRIC_EXPORT_INTERVAL: NEVER,
+    });
+    await service.database.getServerInfo({});
+    assert.deepEqual([collector.spans.length, collector.logs.length, collector.metrics.size], [0, 0, 0]);
     await service.stop();
     assert.equal(await service.exited, 0);
-    assert.equal(ofTrace(last.traceId).length, 2);
+    assert.ok(collector.spans.some(({ kind }) => kind === SpanKind.SERVER + 1));
     assert.ok(collector.logs.some(({ body }) => body === 'stopping'));
+    assert.ok(collector.metrics.has(stable.METRIC_RPC_SERVER_CALL_DURATION));
   });
 });
 

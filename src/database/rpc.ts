@@ -1,4 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
+import type { Database } from '../db/pool.ts';
 import type { DatabaseService } from '../gen/jeex/persistence/v1/database_service_pb.js';
 import { inTime } from '../in-time.ts';
 import type { Monitor } from '../monitor/monitor.ts';
@@ -18,6 +19,8 @@ import * as statements from './sql.ts';
 
 /** What this service is, as who started it knows. */
 export interface About {
+  /** A connection that waits for no caller's. */
+  readonly aside: Database;
   readonly serviceVersion: string;
   readonly monitor: Pick<Monitor, 'report' | 'current' | 'samples'>;
   readonly migrations: readonly MigrationFile[];
@@ -53,7 +56,9 @@ const WATCH_MS = 250;
 /** How often, in milliseconds, it asks whether its actor is still one. */
 const ADMIT_AGAIN_MS = 5_000;
 /** How long health waits to be told whether its actor is one, in milliseconds. */
-const ADMIT_MS = 50;
+const ADMIT_MS = 500;
+/** How many such questions may wait on the connection kept for them: readiness is asked there too. */
+const MAX_ASIDE = 16;
 
 const unanswered = (): Refusal => new Refusal('INTERNAL', 'the database gave no row');
 
@@ -62,11 +67,12 @@ const unanswered = (): Refusal => new Refusal('INTERNAL', 'the database gave no 
  * is there to tell, and keeps nobody from it.
  * @throws ACTOR_UNKNOWN
  */
-const admit = async ({ db }: Context, call: Call): Promise<void> => {
+const admit = async ({ db }: Context, { aside }: About, call: Call): Promise<void> => {
   const { actor, signal } = call;
   if (actor === null) return;
   const patience = AbortSignal.any([signal, AbortSignal.timeout(ADMIT_MS)]);
-  const asked = db.run(statements.admit, { actor }, { ...call, signal: patience }).then(
+  const way = aside.state().waiting < MAX_ASIDE ? aside : db;
+  const asked = way.run(statements.admit, { actor }, { ...call, signal: patience }).then(
     () => {},
     (error: unknown) => {
       if (error instanceof Refusal && error.reason === 'ACTOR_UNKNOWN') throw error;
@@ -80,16 +86,17 @@ const mark = (report: Report): string =>
   JSON.stringify([statusOf(report), report.alerts.map(({ name, severity }) => [name, severity])]);
 
 /** The health at once, then each time it is another. */
-async function* watchHealth(context: Context, { monitor }: About, call: Call) {
+async function* watchHealth(context: Context, about: About, call: Call) {
+  const { monitor } = about;
   const { actor, signal } = call;
-  const [first] = await Promise.all([monitor.current(), admit(context, call)]);
+  const [first] = await Promise.all([monitor.current(), admit(context, about, call)]);
   let told = mark(first);
   let admitted = performance.now();
   yield { health: healthOf(first) };
   for (;;) {
     await sleep(WATCH_MS, undefined, { signal }).catch(() => signal.throwIfAborted());
     if (actor !== null && performance.now() - admitted >= ADMIT_AGAIN_MS) {
-      await admit(context, call);
+      await admit(context, about, call);
       admitted = performance.now();
     }
     if (mark(monitor.report) === told) continue;
@@ -128,7 +135,7 @@ export const databaseHandlers = (context: Context, about: About): ServiceHandler
     },
 
     getDatabaseHealth: async (_request, call) => {
-      const [report] = await Promise.all([about.monitor.current(), admit(context, call)]);
+      const [report] = await Promise.all([about.monitor.current(), admit(context, about, call)]);
       return { health: healthOf(report) };
     },
 
@@ -152,7 +159,7 @@ export const databaseHandlers = (context: Context, about: About): ServiceHandler
     },
 
     getHealthHistory: async (_request, call) => {
-      await admit(context, call);
+      await admit(context, about, call);
       return { samples: about.monitor.samples.map(sampleOf) };
     },
 

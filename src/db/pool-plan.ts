@@ -63,8 +63,11 @@ export const DIRECT: readonly Direct[] = [
   { who: 'jeex_readonly', connections: limitOf('jeex_readonly'), per: 'database', reason: "the role's limit: people" },
 ];
 
-/** Connections to PgBouncer besides the service's pool: the service at its console, and `doctor` at it and beside the pool. */
-const OTHER_CLIENTS = 4;
+/**
+ * Connections to PgBouncer besides the service's pool: the service at its console, for plans, and for the monitor that has no
+ * way of its own; and `doctor` at the console and beside the pool.
+ */
+const OTHER_CLIENTS = 6;
 
 const directly = (per: Direct['per']): number =>
   DIRECT.reduce((sum, direct) => sum + (direct.per === per ? direct.connections : 0), 0);
@@ -133,7 +136,7 @@ const poolerRules = (poolSize: number, { pool, reserve, auth, clients, database 
       mend: `lower POOL_SIZE to ${pool}, or raise default_pool_size to ${poolSize}`,
     },
     poolSize + OTHER_CLIENTS > clients && {
-      says: `PgBouncer lets ${clients} clients in, and POOL_SIZE (${poolSize}) with its console takes ${poolSize + OTHER_CLIENTS}`,
+      says: `PgBouncer lets ${clients} clients in, and POOL_SIZE (${poolSize}) with what is beside it takes ${poolSize + OTHER_CLIENTS}`,
       mend: `raise max_client_conn to ${poolSize + OTHER_CLIENTS}`,
     },
     database > 0 &&

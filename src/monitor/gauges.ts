@@ -109,12 +109,19 @@ const replicationGauges = ({ replicas }: ServerFigures): Gauge[] => [
     'postgresql.replication.lag',
     'By',
     'What a replica has not replayed of the log, or a slot that waits for one not confirmed.',
-    ...replicas.map(({ name, lagBytes }): Point => [lagBytes, { replica: name }]),
+    ...[...lagByName(replicas)].map(([replica, lag]): Point => [lag, { replica }]),
   ),
   gauge('postgresql.replication.replicas_missing', '{replica}', 'Slots that wait for a replica.', [
     replicas.filter(({ state }) => state === 'disconnected').length,
   ]),
 ];
+
+/** Standbys may share a name, which no two series may: the one that is furthest behind counts. */
+const lagByName = (replicas: ServerFigures['replicas']): ReadonlyMap<string, number> => {
+  const lags = new Map<string, number>();
+  for (const { name, lagBytes } of replicas) lags.set(name, Math.max(lags.get(name) ?? 0, Number(lagBytes)));
+  return lags;
+};
 
 const MICROS_PER_MS = 1000;
 

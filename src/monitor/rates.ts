@@ -77,7 +77,7 @@ const perSecond = (before: bigint | null, now: bigint | null, seconds: number): 
   before === null || now === null || now < before ? null : Number(now - before) / seconds;
 
 /** The share of blocks that PostgreSQL's own cache had, 0 to 1; null while too few were read to say. */
-export const hitRatio = (hits: bigint, reads: bigint): number | null =>
+const hitRatio = (hits: bigint, reads: bigint): number | null =>
   hits + reads < MIN_BLOCKS ? null : Number(hits) / Number(hits + reads);
 
 /** In seconds; null where nothing was given a connection. */

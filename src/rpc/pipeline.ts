@@ -13,6 +13,7 @@ import type { IdentifyRequest } from './identity.ts';
 import { accessRecordOf, logCall } from './log-call.ts';
 import type { MethodPlan } from './plan.ts';
 import { bounded, expireAt } from './time.ts';
+import { createTurns } from './turns.ts';
 
 /** Answers who calls, from the call's headers; throws UNAUTHENTICATED. */
 export type Authenticate = (header: Header) => Caller | Promise<Caller>;
@@ -99,6 +100,7 @@ export interface PipelineOptions {
 export const createPipeline = (options: PipelineOptions): Pipeline => {
   const { log, accessLog, measurements, authenticate, identifyRequest } = options;
   const running = new Set<Entry>();
+  const turns = createTurns();
   let draining = false;
 
   const settle = (entry: Entry, failure: Failure | null) => {
@@ -158,7 +160,9 @@ export const createPipeline = (options: PipelineOptions): Pipeline => {
   };
 
   const prepare = async (entry: Entry, link: Link, decode: () => Message): Promise<[Message, Call]> => {
-    // A transport gave the call up while its body came in.
+    const turn = turns.take();
+    if (turn) await turn;
+    // A transport gave the call up while its body came in, or it waited too long.
     if (entry.failure) throw entry.failure;
     await authenticated(entry);
     const { plan, controller } = entry;

@@ -42,7 +42,7 @@ const PLAIN: Sides = {
 };
 
 /** TLS up to the proxy and from it, so that it can count what it passes on. */
-const tlsSides = (rootCertificate: string): Sides => {
+const tlsSides = (rootCertificate: string, host: string): Sides => {
   const { pooler } = testCluster();
   if (pooler === null) throw new Error('only the run’s PgBouncer has a certificate for the proxy');
   const ca = readFileSync(rootCertificate, 'utf8');
@@ -55,7 +55,7 @@ const tlsSides = (rootCertificate: string): Sides => {
     upstream: async (socket) => {
       socket.write(SSL_REQUEST);
       await once(socket, 'data');
-      return connectTls({ socket, ca, minVersion: 'TLSv1.3' });
+      return connectTls({ socket, ca, host, minVersion: 'TLSv1.3' });
     },
   };
 };
@@ -77,7 +77,7 @@ export interface Proxy {
 export const useProxy = async (url: string): Promise<Proxy> => {
   const target = new URL(url);
   const rootCertificate = target.searchParams.get('sslrootcert');
-  const sides = rootCertificate === null ? PLAIN : tlsSides(rootCertificate);
+  const sides = rootCertificate === null ? PLAIN : tlsSides(rootCertificate, target.hostname);
   const counts = { roundTrips: 0, connections: 0 };
   const sockets = new Set<Socket>();
   let down = false;
