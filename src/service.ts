@@ -91,27 +91,14 @@ const implementations = (context: Context, about: About): Implementation[] => [
   implement(DatabaseService, databaseHandlers(context, about)),
 ];
 
-/**
- * Serves a migrated database on both doors. What was opened closes in reverse order, also when the start fails.
- * @throws Error when the database role could see too much, the key ring does not open the database, an address is taken or
- *   not allowed, or a TLS file or the keys of tokens cannot be used
- */
-export const startService = async (options: ServiceOptions): Promise<Service> => {
-  const { config, databaseUrl, monitorUrl, ring, accessLog, log, telemetry = NO_TELEMETRY } = options;
-  await using opened = new AsyncDisposableStack();
-  const authenticator = config.auth && (await startAuthenticator(config.auth, log));
-  opened.defer(() => authenticator?.stop());
-  const tls = config.tls && (await openTls(config.tls, log));
-  opened.defer(() => tls?.close());
-  if (tls && !config.healthListen)
-    log.info('HEALTH_LISTEN is unset: gRPC probes of Kubernetes speak no TLS, and need it');
-  const measurements = createMeasurements();
+/** The callers' pool, and what counts and logs its statements. */
+const openPool = async ({ config, databaseUrl, log }: ServiceOptions, opened: AsyncDisposableStack) => {
   const plans = createPlans({ url: databaseUrl, log });
   opened.defer(() => plans.end());
   const slowLog = createSlowLog({ log, plans });
   opened.defer(() => slowLog.end());
   const observer = {
-    measurements,
+    measurements: createMeasurements(),
     place: placeOf(databaseUrl),
     slowMs: config.slowQueryMs,
     onSlow: slowLog.onSlow,
@@ -121,23 +108,26 @@ export const startService = async (options: ServiceOptions): Promise<Service> =>
   const db = await createDatabase({ url: databaseUrl, size: poolSize - 1, waitMs: poolWaitMs, observer });
   opened.defer(() => db.end());
   await checkRole(db, log);
+  return { db, plans, observer };
+};
+type Pool = Awaited<ReturnType<typeof openPool>>;
+
+/** What looks at the database beside the callers: readiness on their way, the monitor on a way of its own. */
+const openWatch = async (options: ServiceOptions, { db, observer }: Pool, opened: AsyncDisposableStack) => {
+  const { config, databaseUrl, monitorUrl, log } = options;
   const pooler = config.pgbouncerAdminUrl === null ? null : createConsole(config.pgbouncerAdminUrl);
   opened.defer(() => pooler?.end());
   await checkPools({ db, databaseUrl, pooler, config, log });
-
   const session = createSession(monitorUrl);
   opened.defer(() => session.end());
-  const sealing = await openSealing(db, ring);
-  const context: Context = { db, pager: createPager(sealing.pageTokenKey), sealing };
-  const migrations = migrationFiles();
   const health = createHealth(SERVICES.map(({ typeName }) => typeName));
-  const readiness = await watchReadiness({ url: databaseUrl, requiredVersion: latestVersion(migrations), health, log });
+  const readiness = await watchReadiness({ url: databaseUrl, requiredVersion: latestVersion(), health, log });
   opened.defer(() => readiness.stop());
   const monitor = await startMonitor({
     session,
     lookAtPooler: poolerLook(pooler, log),
     db,
-    measurements,
+    measurements: observer.measurements,
     health,
     alerts: createAlerts({ rules: configuredRules(config.alerts), log }),
     log,
@@ -145,11 +135,33 @@ export const startService = async (options: ServiceOptions): Promise<Service> =>
     slowMs: config.slowQueryMs,
   });
   opened.defer(() => monitor.stop());
+  return { session, health, readiness, monitor };
+};
+
+/**
+ * Serves a migrated database on both doors. What was opened closes in reverse order, also when the start fails.
+ * @throws Error when the database role could see too much, the key ring does not open the database, an address is taken or
+ *   not allowed, or a TLS file or the keys of tokens cannot be used
+ */
+export const startService = async (options: ServiceOptions): Promise<Service> => {
+  const { config, ring, accessLog, log, telemetry = NO_TELEMETRY } = options;
+  await using opened = new AsyncDisposableStack();
+  const authenticator = config.auth && (await startAuthenticator(config.auth, log));
+  opened.defer(() => authenticator?.stop());
+  const tls = config.tls && (await openTls(config.tls, log));
+  opened.defer(() => tls?.close());
+  if (tls && !config.healthListen)
+    log.info('HEALTH_LISTEN is unset: gRPC probes of Kubernetes speak no TLS, and need it');
+  const pool = await openPool(options, opened);
+  const { db, plans, observer } = pool;
+  const sealing = await openSealing(db, ring);
+  const { session, health, readiness, monitor } = await openWatch(options, pool, opened);
   const sweeper = startSweeper({ db, log });
   opened.defer(() => sweeper.stop());
 
+  const { measurements, place } = observer;
   const authenticate = authenticator?.authenticate ?? null;
-  const sources = { measurements, place: observer.place, gauges: monitor.gauges };
+  const sources = { measurements, place, gauges: monitor.gauges };
   telemetry.sdk?.follow(sources);
   const metrics = metricsPage({
     sources,
@@ -158,6 +170,14 @@ export const startService = async (options: ServiceOptions): Promise<Service> =>
     log,
     accessLog,
   });
+  const context: Context = { db, pager: createPager(sealing.pageTokenKey), sealing };
+  const about: About = {
+    serviceVersion: VERSION,
+    aside: readiness.database,
+    monitor,
+    migrations: migrationFiles(),
+    slowQueries: slowQueryReader(session, plans),
+  };
   const doors = createDoors({
     grpcListen: config.grpcListen,
     httpListen: config.httpListen,
@@ -166,13 +186,7 @@ export const startService = async (options: ServiceOptions): Promise<Service> =>
     authenticate,
     identifyRequest: requestIdentifier(sealing.requestKey),
     allowedOrigins: config.allowedOrigins,
-    implementations: implementations(context, {
-      serviceVersion: VERSION,
-      aside: readiness.database,
-      monitor,
-      migrations,
-      slowQueries: slowQueryReader(session, plans),
-    }),
+    implementations: implementations(context, about),
     health,
     log,
     accessLog,

@@ -33,7 +33,7 @@ const micros = (time: SlowQuery['totalTime']): bigint =>
 const isCalled = ({ name }: SlowQuery): boolean => /^(?:users|projects|documents)\.(?!purge|index)/.test(name);
 
 /** From how many milliseconds on a statement is slow in a service that is to find some. */
-const SLOW_MS = 20;
+const SLOW_MS = 400;
 
 /** Makes a call wait for a row until it is slow. */
 const heldUp = async (hold: () => Promise<() => Promise<unknown>>, call: () => Promise<unknown>): Promise<void> => {

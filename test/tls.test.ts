@@ -170,7 +170,9 @@ test('a stop ends by force what does not end over TLS', async () => {
   const overHttp = assert.rejects(ask(http), { code: 'ECONNRESET' });
   await until(() => arrived === 2, 'the calls arrived');
   await doors.stop(50);
-  assert.equal((await overGrpc).error?.code, status.UNAVAILABLE);
+  // What grpc-js calls a connection that breaks depends on whether it was writing.
+  const ends: (status | undefined)[] = [status.UNAVAILABLE, status.INTERNAL];
+  assert.ok(ends.includes((await overGrpc).error?.code));
   await overHttp;
 });
 

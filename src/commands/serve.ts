@@ -162,7 +162,7 @@ const announce = (options: ServeOptions, config: Config, log: Logger, running: R
   const { scheme, grpcurl, curl } = toolsOf(config);
   process.stdout.write(`jeex-persistence ${VERSION} is ready
   gRPC      ${grpc}   (reflection is on: grpcurl ${grpcurl} ${grpc} list)
-  HTTP      ${scheme}://${http}   (curl ${curl}${scheme}://${http}/readyz)
+  HTTP      ${scheme}://${http}   (a status page; curl ${curl}${scheme}://${http}/readyz)
   database  ${database}
   callers   ${callersOf(config)}
   records   ${records} (of every call)

@@ -26,9 +26,9 @@ const { values: options } = parseArgs({
     calls: { type: 'string', default: '3000' },
     callers: { type: 'string', default: '8' },
     /** Of each service in a round that measures latency. */
-    timed: { type: 'string', default: '3000' },
+    timed: { type: 'string', default: '1000' },
     /** Calls a second, in such a round, of all services together. */
-    rate: { type: 'string', default: '300' },
+    rate: { type: 'string', default: '150' },
     json: { type: 'boolean', default: false },
   },
 });
