@@ -3,6 +3,7 @@ import { GROUPS } from './audit/isolation/check.ts';
 import {
   parseBatch,
   parseCalls,
+  parseCount,
   parseGroups,
   parseId,
   parseKept,
@@ -12,6 +13,7 @@ import {
 } from './cli/arguments.ts';
 import { addMigrate } from './cli/migrate.ts';
 import type { AlertsOptions } from './commands/alerts.ts';
+import type { CertifyCommandOptions } from './commands/certify.ts';
 import type { DemoOptions } from './commands/demo.ts';
 import type { HealthOptions } from './commands/health.ts';
 import type { IsolationAuditOptions } from './commands/isolation-audit.ts';
@@ -36,6 +38,7 @@ function createProgram(): Command {
   addKeys(program);
   addOthers(program);
   addIsolationAudit(program);
+  addCertify(program);
   addDoctor(program);
   addAlerts(program);
   return program;
@@ -207,6 +210,25 @@ function addIsolationAudit(program: Command): void {
     .action(async (options: IsolationAuditOptions) => {
       const { isolationAudit } = await import('./commands/isolation-audit.ts');
       await isolationAudit(options);
+    });
+}
+
+function addCertify(program: Command): void {
+  remote(program.command('certify'))
+    .description(
+      'call a service from many sides on scratch projects, and prove from the ledger of all calls that it kept its promises; exit code 1 when one is broken',
+    )
+    .option('--seconds <n>', 'how long the callers work', parseCount(86_400), 30)
+    .option('--minutes <n>', 'the same in minutes', parseCount(1_440))
+    .option('--callers <n>', 'callers at the same time', parseCount(1_000), 16)
+    .option('--projects <n>', 'scratch projects', parseCount(100), 4)
+    .option('--watchers <n>', 'watches, which are cut and resumed', parseCount(1_000), 6)
+    .option('--rate <n>', 'the most steps a second; 0: as many as they make', parseCalls, 0)
+    .option('--seed <n>', 'of the choices the callers make; without it a new one', parseCalls)
+    .option('--json', 'one JSON document at the end instead of the page')
+    .action(async (options: CertifyCommandOptions) => {
+      const { certify } = await import('./commands/certify.ts');
+      await certify(options);
     });
 }
 

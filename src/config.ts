@@ -42,6 +42,8 @@ export interface Config {
   readonly pgbouncerAdminUrl: string | null;
   /** As jeex_monitor, direct; null: the monitor looks as jeex_app, which is told less. */
   readonly monitorDatabaseUrl: string | null;
+  /** As jeex_app, direct; null: what other processes change is found by polling. */
+  readonly listenDatabaseUrl: string | null;
   /** How often the monitor measures, in seconds. */
   readonly monitorIntervalSeconds: number;
   /** From how many milliseconds on a statement is slow. */
@@ -53,6 +55,8 @@ export interface Config {
   /** Where the keys of sealed columns are; null: beside the embedded data. */
   readonly encryptionKeys: { readonly text: string } | { readonly file: string } | null;
   readonly access: AccessConfig;
+  /** How long a service that shall end goes on serving, so that balancers turn away from it first. */
+  readonly shutdownDelaySeconds: number;
   readonly shutdownGraceSeconds: number;
   readonly logLevel: (typeof LOG_LEVELS)[number];
 }
@@ -207,12 +211,14 @@ const toConfig = (values: Values): Config => ({
   maxReplicas: values.MAX_REPLICAS,
   pgbouncerAdminUrl: withPasswordFile(values.PGBOUNCER_ADMIN_URL, values.PGBOUNCER_ADMIN_PASSWORD_FILE),
   monitorDatabaseUrl: withPasswordFile(values.MONITOR_DATABASE_URL, values.MONITOR_DATABASE_PASSWORD_FILE),
+  listenDatabaseUrl: withPasswordFile(values.LISTEN_DATABASE_URL, values.LISTEN_DATABASE_PASSWORD_FILE),
   monitorIntervalSeconds: values.MONITOR_INTERVAL_SECONDS,
   slowQueryMs: values.SLOW_QUERY_MS,
   alerts: values.ALERTS,
   metricsPublic: values.METRICS_PUBLIC,
   encryptionKeys: toKeys(values),
   access: { target: values.ACCESS_LOG ?? null, reads: values.AUDIT_READS, full: values.ACCESS_LOG_FULL },
+  shutdownDelaySeconds: values.SHUTDOWN_DELAY_SECONDS,
   shutdownGraceSeconds: values.SHUTDOWN_GRACE_SECONDS,
   logLevel: values.LOG_LEVEL,
 });

@@ -27,6 +27,8 @@ interface ReadinessOptions {
   /** The newest migration this release knows: the schema it needs, or one of a later release that it can still serve. */
   readonly requiredVersion: number;
   readonly health: Health;
+  /** Told each time the database has answered. */
+  readonly onAnswer?: () => void;
   readonly log: Logger;
 }
 
@@ -50,7 +52,13 @@ const unfit = ({ version, oldest }: z.infer<typeof schemaVersion.row>, known: nu
  * Keeps health true: asks the database for its schema every half second, on a connection of its own, so that callers who
  * wait for the pool do not make it look down. A database that does not answer within a second is not ready.
  */
-export const watchReadiness = async ({ url, requiredVersion, health, log }: ReadinessOptions): Promise<Readiness> => {
+export const watchReadiness = async ({
+  url,
+  requiredVersion,
+  health,
+  onAnswer,
+  log,
+}: ReadinessOptions): Promise<Readiness> => {
   const database = await createDatabase({ url, size: 1 });
   let timer: NodeJS.Timeout | undefined;
   let stopped = false;
@@ -60,6 +68,7 @@ export const watchReadiness = async ({ url, requiredVersion, health, log }: Read
   const ask = async (): Promise<string | null> => {
     try {
       const row = first(await database.run(schemaVersion, {}, { signal: AbortSignal.timeout(QUESTION_MS) }));
+      onAnswer?.();
       return unfit(row ?? { version: 0, oldest: 0 }, requiredVersion);
     } catch (error) {
       return whatHappened(error);

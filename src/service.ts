@@ -1,11 +1,15 @@
 import type { AccessLog } from './audit/access-log.ts';
 import { startAuthenticator } from './auth/authenticator.ts';
+import { announcing } from './changes/announce.ts';
 import { changeHandlers } from './changes/rpc.ts';
+import { startSignals } from './changes/signals.ts';
 import type { Config } from './config.ts';
 import { type About, databaseHandlers } from './database/rpc.ts';
+import { createBreaker } from './db/breaker.ts';
 import { placeOf } from './db/observe.ts';
 import { createConsole } from './db/pgbouncer.ts';
 import { createDatabase } from './db/pool.ts';
+import { createRetries } from './db/retry.ts';
 import { checkRole } from './db/role-check.ts';
 import { documentHandlers } from './documents/rpc.ts';
 import { executionHandlers } from './executions/rpc.ts';
@@ -32,7 +36,7 @@ import { checkPools } from './pool-check.ts';
 import { projectHandlers } from './projects/rpc.ts';
 import { watchReadiness } from './readiness.ts';
 import type { Context } from './rpc/context.ts';
-import { type BoundAddresses, createDoors } from './rpc/doors.ts';
+import { type BoundAddresses, createDoors, type Doors } from './rpc/doors.ts';
 import { type Implementation, implement } from './rpc/handlers.ts';
 import { createHealth } from './rpc/health.ts';
 import { requestIdentifier } from './rpc/identity.ts';
@@ -47,7 +51,7 @@ import { NO_TELEMETRY, type Telemetry } from './telemetry/preload.ts';
 import { userHandlers } from './users/rpc.ts';
 import { VERSION } from './version.ts';
 
-/** How long connections have to close once their calls have ended, in milliseconds. */
+/** How long, in milliseconds, connections have at least to close once their calls have ended. */
 const CLOSE_MS = 1000;
 
 interface ServiceOptions {
@@ -56,6 +60,8 @@ interface ServiceOptions {
   readonly databaseUrl: string;
   /** The same database as jeex_monitor, direct; as any other role it tells the monitor less. */
   readonly monitorUrl: string;
+  /** The same database as jeex_app, direct, for notifications; null: there are none. */
+  readonly listenUrl: string | null;
   /** What opens and seals what is kept encrypted. */
   readonly ring: KeyRing;
   readonly accessLog: AccessLog;
@@ -69,6 +75,15 @@ export interface Service {
   /** Drains and closes: calls in flight finish, for the configured grace at most. */
   stop(): Promise<void>;
 }
+
+/** Drains, and closes; answers that are still being read have what is left of the grace. */
+const close = async (doors: Doors, { shutdownDelaySeconds, shutdownGraceSeconds }: Config): Promise<void> => {
+  const delayMs = shutdownDelaySeconds * 1000;
+  const graceMs = shutdownGraceSeconds * 1000;
+  const began = performance.now();
+  await doors.drain(graceMs, delayMs);
+  await doors.stop(Math.max(CLOSE_MS, began + delayMs + graceMs - performance.now()));
+};
 
 /** Every service of the contract. */
 export const SERVICES = [
@@ -104,16 +119,24 @@ const openPool = async ({ config, databaseUrl, log }: ServiceOptions, opened: As
     onSlow: slowLog.onSlow,
   };
   const { poolSize, poolWaitMs } = config;
-  // One more connection is the readiness check's.
-  const db = await createDatabase({ url: databaseUrl, size: poolSize - 1, waitMs: poolWaitMs, observer });
+  const breaker = createBreaker(log);
+  const db = await createDatabase({
+    url: databaseUrl,
+    // One more connection is the readiness check's.
+    size: poolSize - 1,
+    waitMs: poolWaitMs,
+    observer,
+    retries: createRetries(log),
+    breaker,
+  });
   opened.defer(() => db.end());
   await checkRole(db, log);
-  return { db, plans, observer };
+  return { db, plans, observer, breaker };
 };
 type Pool = Awaited<ReturnType<typeof openPool>>;
 
 /** What looks at the database beside the callers: readiness on their way, the monitor on a way of its own. */
-const openWatch = async (options: ServiceOptions, { db, observer }: Pool, opened: AsyncDisposableStack) => {
+const openWatch = async (options: ServiceOptions, { db, observer, breaker }: Pool, opened: AsyncDisposableStack) => {
   const { config, databaseUrl, monitorUrl, log } = options;
   const pooler = config.pgbouncerAdminUrl === null ? null : createConsole(config.pgbouncerAdminUrl);
   opened.defer(() => pooler?.end());
@@ -121,7 +144,13 @@ const openWatch = async (options: ServiceOptions, { db, observer }: Pool, opened
   const session = createSession(monitorUrl);
   opened.defer(() => session.end());
   const health = createHealth(SERVICES.map(({ typeName }) => typeName));
-  const readiness = await watchReadiness({ url: databaseUrl, requiredVersion: latestVersion(), health, log });
+  const readiness = await watchReadiness({
+    url: databaseUrl,
+    requiredVersion: latestVersion(),
+    health,
+    onAnswer: breaker.reached,
+    log,
+  });
   opened.defer(() => readiness.stop());
   const monitor = await startMonitor({
     session,
@@ -156,7 +185,9 @@ export const startService = async (options: ServiceOptions): Promise<Service> =>
   const { db, plans, observer } = pool;
   const sealing = await openSealing(db, ring);
   const { session, health, readiness, monitor } = await openWatch(options, pool, opened);
-  const sweeper = startSweeper({ db, log });
+  const signals = startSignals({ url: options.listenUrl, log });
+  opened.defer(() => signals.stop());
+  const sweeper = startSweeper({ db, changed: signals.changed, log });
   opened.defer(() => sweeper.stop());
 
   const { measurements, place } = observer;
@@ -170,7 +201,12 @@ export const startService = async (options: ServiceOptions): Promise<Service> =>
     log,
     accessLog,
   });
-  const context: Context = { db, pager: createPager(sealing.pageTokenKey), sealing };
+  const context: Context = {
+    db: announcing(db, signals.changed),
+    signals,
+    pager: createPager(sealing.pageTokenKey),
+    sealing,
+  };
   const about: About = {
     serviceVersion: VERSION,
     aside: readiness.database,
@@ -195,11 +231,7 @@ export const startService = async (options: ServiceOptions): Promise<Service> =>
     version: VERSION,
   });
   const addresses = await doors.start();
-  const graceMs = config.shutdownGraceSeconds * 1000;
   const closing = opened.move();
-  closing.defer(async () => {
-    await doors.drain(graceMs);
-    await doors.stop(CLOSE_MS);
-  });
+  closing.defer(() => close(doors, config));
   return { addresses, stop: () => closing.disposeAsync() };
 };

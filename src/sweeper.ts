@@ -17,6 +17,8 @@ const PATIENCE_MS = 30_000;
 
 interface SweeperOptions {
   readonly db: Database;
+  /** Hears of a project in which something was ended. */
+  readonly changed: (project: string) => void;
   readonly log: Logger;
   readonly intervalMs?: number;
 }
@@ -30,9 +32,10 @@ export interface Sweeper {
 type Chore = (options: SweeperOptions, signal: AbortSignal) => Promise<number>;
 
 const CHORES: Readonly<Record<string, Chore>> = {
-  'end what is due': async ({ db, log }, signal) => {
+  'end what is due': async ({ db, changed, log }, signal) => {
     const row = first(await db.run(sweep, { most: BATCH }, { signal }));
     if (row?.failure) log.warn({ reason: row.failure }, 'a project was left for the next sweep');
+    if (row?.project_id) changed(row.project_id);
     return row?.done ?? 0;
   },
   'index heads': async ({ db }, signal) => first(await db.run(indexHeads, { most: HEADS }, { signal }))?.indexed ?? 0,

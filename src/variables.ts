@@ -184,6 +184,14 @@ export const VARIABLES = {
     "a file with jeex_monitor's password, for a MONITOR_DATABASE_URL without one",
     '/run/secrets/jeex/jeex_monitor',
   ),
+  LISTEN_DATABASE_URL: databaseUrl(
+    ' of the role jeex_app, direct (not through PgBouncer)',
+    'postgres://jeex_app:secret@localhost:5432/jeex',
+  ),
+  LISTEN_DATABASE_PASSWORD_FILE: text(
+    "a file with jeex_app's password, for a LISTEN_DATABASE_URL without one",
+    '/run/secrets/jeex/jeex_app',
+  ),
   MONITOR_INTERVAL_SECONDS: variable(integer(1, 3600).default(30), 'whole seconds from 1 to 3600', '30'),
   SLOW_QUERY_MS: variable(integer(1, 3_600_000).default(1000), 'whole milliseconds from 1 to 3600000', '1000'),
   ALERTS: variable(value(parseAlerts).default([]), ALERTS_EXPECTED, 'connections.warning=0.7,cache_hit_ratio=off'),
@@ -197,6 +205,7 @@ export const VARIABLES = {
   ACCESS_LOG: text('stdout, stderr or a file', '/var/log/jeex/access.log'),
   AUDIT_READS: variable(z.enum(AUDITED_READS).default('all'), AUDITED_READS.join(', '), 'all'),
   ACCESS_LOG_FULL: variable(z.enum(FULL_ACCESS_LOG).default('drop'), FULL_ACCESS_LOG.join(' or '), 'drop'),
+  SHUTDOWN_DELAY_SECONDS: variable(integer(0, 600).default(0), 'whole seconds from 0 to 600', '0'),
   SHUTDOWN_GRACE_SECONDS: variable(integer(0, 3600).default(30), 'whole seconds from 0 to 3600', '30'),
   LOG_LEVEL: variable(z.enum(LOG_LEVELS).default('info'), LOG_LEVELS.join(', '), 'info'),
   ADMIN_DATABASE_URL: databaseUrl(

@@ -66,7 +66,8 @@ suite('the configuration', () => {
     [{ ...GIVEN, MIGRATION_DATABASE_URL: url, MIGRATE: 'auto' }, { migrate: 'auto' }],
     [{ MIGRATE: 'check' }, { migrate: 'check' }],
     [{ DATA_DIR: '/var/data' }, { dataDir: '/var/data' }],
-    [{ SHUTDOWN_GRACE_SECONDS: '0' }, { shutdownGraceSeconds: 0 }],
+    [{ SHUTDOWN_GRACE_SECONDS: '0' }, { shutdownGraceSeconds: 0, shutdownDelaySeconds: 0 }],
+    [{ SHUTDOWN_DELAY_SECONDS: '5' }, { shutdownDelaySeconds: 5 }],
     [{}, { alerts: [] }],
     [
       { ALERTS: 'connections.warning=0.7, connections.for=30,lock_wait=off' },
@@ -134,6 +135,8 @@ suite('the configuration', () => {
     PGBOUNCER_ADMIN_PASSWORD_FILE: [],
     MONITOR_DATABASE_URL: ['x', 'postgres://db.example/'],
     MONITOR_DATABASE_PASSWORD_FILE: [],
+    LISTEN_DATABASE_URL: ['x', 'postgres://db.example/'],
+    LISTEN_DATABASE_PASSWORD_FILE: [],
     MONITOR_INTERVAL_SECONDS: ['0', '3601', '30s'],
     SLOW_QUERY_MS: ['0', '1s'],
     ALERTS: [
@@ -158,6 +161,7 @@ suite('the configuration', () => {
     ACCESS_LOG: [],
     AUDIT_READS: ['none', 'ALL'],
     ACCESS_LOG_FULL: ['block'],
+    SHUTDOWN_DELAY_SECONDS: ['-1', '601', '5s'],
     SHUTDOWN_GRACE_SECONDS: ['-1', '3601', '30s'],
     LOG_LEVEL: ['verbose', 'INFO'],
     ADMIN_DATABASE_URL: ['x', 'postgres:///postgres?host=/run/postgresql&user=postgres'],

@@ -43,6 +43,7 @@ describe('PgBouncer and PostgreSQL as they are deployed', { skip: NO_DOCKER }, a
   const env = {
     DATABASE_URL: appUrl,
     MIGRATION_DATABASE_URL: ownerUrl,
+    LISTEN_DATABASE_URL: withLogin(adminUrl, 'jeex', 'jeex_app', passwords.app),
     ADMIN_DATABASE_URL: adminUrl,
     PGBOUNCER_ADMIN_URL: consoleUrl,
     ENCRYPTION_KEYS: ENCRYPTION_KEY,
@@ -66,6 +67,7 @@ describe('PgBouncer and PostgreSQL as they are deployed', { skip: NO_DOCKER }, a
       );
       assert.equal(named(results, 'connection').seen, 'as jeex_app, through a pooler');
       assert.equal(named(results, "the owner's connection").seen, 'as jeex_owner, directly');
+      assert.equal(named(results, "the listener's connection").seen, 'as jeex_app, directly');
       assert.equal(named(results, 'TLS').seen, 'from here: TLSv1.3; into PostgreSQL: TLSv1.3');
       assert.match(named(results, 'PgBouncer').seen, /^1\.\d+\.\d+, transaction mode$/);
       assert.match(named(results, 'arithmetic').seen, /^1 × \(20 \+ 5 \+ 1 \+ 2\) \+ 22 = 50 of \d+ connections$/);
@@ -89,6 +91,14 @@ describe('PgBouncer and PostgreSQL as they are deployed', { skip: NO_DOCKER }, a
       const results = await examined({ MIGRATION_DATABASE_URL: appUrl });
       assert.match(
         told(named(results, "the owner's connection")),
+        /^failed\nit goes through a pooler.* -> name PostgreSQL's own/,
+      );
+    });
+
+    it('sees a listener that goes through the pooler', async () => {
+      const results = await examined({ LISTEN_DATABASE_URL: appUrl });
+      assert.match(
+        told(named(results, "the listener's connection")),
         /^failed\nit goes through a pooler.* -> name PostgreSQL's own/,
       );
     });

@@ -25,6 +25,7 @@ const authority = await createAuthority('The doctor');
 const ENV = {
   DATABASE_URL: db.appUrl,
   MIGRATION_DATABASE_URL: db.ownerUrl,
+  LISTEN_DATABASE_URL: db.appUrl,
   ADMIN_DATABASE_URL: db.adminUrl,
   ENCRYPTION_KEYS: ENCRYPTION_KEY,
 };
@@ -239,6 +240,16 @@ describe('the doctor', () => {
       "the owner's connection",
       { MIGRATION_DATABASE_URL: 'postgres://jeex_owner:wrong@127.0.0.1:1/jeex' },
       /^failed\n.*ECONN/,
+    ],
+    [
+      "the listener's connection",
+      { LISTEN_DATABASE_URL: db.adminUrl },
+      /^failed\nit is not jeex_app -> name that role in LISTEN_DATABASE_URL/,
+    ],
+    [
+      "the listener's connection",
+      { LISTEN_DATABASE_URL: withDatabase(db.appUrl, 'postgres') },
+      /^failed\nit leads to another database than DATABASE_URL -> name the same one/,
     ],
     [
       'connection',

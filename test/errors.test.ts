@@ -10,11 +10,12 @@ import { encode, post, type Refused, refusedGrpc, refusedHttp, sendGrpc } from '
 import { grpcWeb } from './support/echo-wire.ts';
 import { newWorld } from './support/examples.ts';
 import { lockProject, untilBlocked } from './support/locks.ts';
-import { type Fields, isRead, methodOf } from './support/methods.ts';
+import { type Fields, isRead, methodOf, outcomeOf } from './support/methods.ts';
 import { connectAs, useTestDatabase } from './support/postgres.ts';
 import { useProxy } from './support/proxy.ts';
 import { newUser, type TestService, useService } from './support/service.ts';
 import { useIssuer } from './support/tokens.ts';
+import { until } from './support/until.ts';
 
 const LOCK_TIMEOUT_MS = 400;
 
@@ -230,6 +231,10 @@ const CAUSES: Readonly<Partial<Record<Reason, () => Promise<Cause>>>> = {
     await projects.getProject({ id: projectId }).catch(() => {});
     const undo = async () => {
       proxy.down = false;
+      await until(
+        async () => (await outcomeOf(projects.getProject({ id: projectId }))) === 'OK',
+        'calls are served again',
+      );
     };
     return { rpc: 'DocumentService/AppendVersion', request: { projectId, documentType: 'a', content: 'x' }, undo };
   },
@@ -303,8 +308,8 @@ describe('trouble in the database', () => {
   const attempts = async () =>
     Number((await admin.query('select last_value, is_called from attempts')).rows[0].last_value);
   const MEANINGS: readonly [string, Reason, number][] = [
-    ['40001', 'CONTENTION', 3],
-    ['40P01', 'CONTENTION', 3],
+    ['40001', 'CONTENTION', 4],
+    ['40P01', 'CONTENTION', 4],
     ['55P03', 'CONTENTION', 1],
     ['57014', 'DEADLINE', 1],
     ['53300', 'OVERLOADED', 1],

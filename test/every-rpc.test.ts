@@ -2,16 +2,17 @@ import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
 import { describe, it } from 'node:test';
 import { type DescMethod, equals, type Message } from '@bufbuild/protobuf';
+import { useEffects } from './support/effects.ts';
 import { EXAMPLES, newWorld } from './support/examples.ts';
 import { callOf, isRead, keyOf, METHODS } from './support/methods.ts';
-import { connectAs, useTestDatabase } from './support/postgres.ts';
+import { useTestDatabase } from './support/postgres.ts';
 import { useProxy } from './support/proxy.ts';
 import { useService } from './support/service.ts';
 
 const db = await useTestDatabase();
 const proxy = await useProxy(db.appUrl);
 const service = await useService({ db, appUrl: () => proxy.url });
-const admin = await connectAs(db.adminUrl);
+const effectOf = await useEffects(db);
 
 const mutations = METHODS.filter((method) => !isRead(method));
 
@@ -48,30 +49,6 @@ describe('every RPC', () => {
     }
   });
 });
-
-/** Sums that every effect moves: rows, their versions, the revisions of all projects, counts of downloads. */
-const totals = async (): Promise<Record<string, number>> => {
-  const { rows } = await admin.query(
-    `select (select coalesce(sum(revision), 0) from projects)::int as revisions,
-       (select count(*) from changes)::int as changes,
-       (select count(*) from purges)::int as purges,
-       (select sum(row_version) from users)::int as users,
-       (select coalesce(sum(row_version + quota_documents), 0) from projects)::int as projects,
-       (select count(*) from project_members)::int as members,
-       (select count(*) from document_versions)::int as versions,
-       (select coalesce(sum(row_version), 0) from agent_executions)::int as executions,
-       (select coalesce(sum(row_version + download_count), 0) from exports)::int as exports`,
-  );
-  return rows[0];
-};
-
-/** What a call moves them by. */
-const effectOf = async (work: () => Promise<unknown>): Promise<Record<string, number>> => {
-  const before = await totals();
-  await work();
-  const after = await totals();
-  return Object.fromEntries(Object.entries(after).map(([name, sum]) => [name, sum - (before[name] ?? 0)]));
-};
 
 describe('50 parallel calls with one request_id', () => {
   for (const method of mutations) {

@@ -153,7 +153,7 @@ describe('a sweeper', () => {
     const lines: string[] = [];
     const failing = createLog('error', { write: (line: string) => void lines.push(line) });
     const db = await createDatabase({ url: withDatabase(service.db.appUrl, 'nowhere'), size: 1 });
-    const sweeper = startSweeper({ db, log: failing, intervalMs: 10 });
+    const sweeper = startSweeper({ db, changed: () => {}, log: failing, intervalMs: 10 });
     t.after(async () => {
       await sweeper.stop();
       await db.end();
@@ -179,7 +179,7 @@ describe('a purge', () => {
 /** Runs a quick sweeper for the length of a test. */
 const sweep = async (t: { after(done: () => Promise<void>): void }, url = service.db.appUrl): Promise<void> => {
   const db = await createDatabase({ url, size: 2 });
-  const sweeper = startSweeper({ db, log, intervalMs: 20 });
+  const sweeper = startSweeper({ db, changed: () => {}, log, intervalMs: 20 });
   t.after(async () => {
     await sweeper.stop();
     await db.end();

@@ -48,10 +48,18 @@ describe('a given database', async () => {
   });
 });
 
+/** Whether somebody in this database waits for a lock. */
+const isBlocked = async (client: Awaited<ReturnType<typeof connectAs>>): Promise<boolean> => {
+  const { rows } = await client.query(
+    `select count(*)::int as n from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()`,
+  );
+  return rows[0].n > 0;
+};
+
 describe('SIGTERM while calls are in flight', async () => {
-  it('turns health, finishes the calls in flight, refuses new ones, and ends with 0', async () => {
+  it('turns health, serves on for the delay, finishes the calls in flight, and ends with 0', async () => {
     const db = await useTestDatabase();
-    const service = await spawnService(environment(db));
+    const service = await spawnService({ ...environment(db), SHUTDOWN_DELAY_SECONDS: '2' });
     assert.match(service.log(), OWNER_IS_HERE, 'who serves needs no owner');
     const { users, projects, health } = useClients(service.grpc);
     const actor = await newUser({ users } as ReturnType<typeof clientsOn>);
@@ -68,24 +76,42 @@ describe('SIGTERM while calls are in flight', async () => {
     await blocker.query('begin');
     await blocker.query('select from jeex.projects where id = $1 for update', [id]);
     const inFlight = projects.updateProject({ project: { id, name: 'Finished' } }, { actor });
-    await until(async () => {
-      const { rows } = await blocker.query(
-        `select count(*)::int as n from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()`,
-      );
-      return rows[0].n > 0;
-    }, 'the call waits for the lock');
+    await until(() => isBlocked(blocker), 'the call waits for the lock');
 
     service.process.kill('SIGTERM');
     await until(async () => statuses.includes(Serving.NOT_SERVING), 'the watch shows NOT_SERVING');
-    await assert.rejects(users.getUser({ id: actor }), { reason: 'SHUTTING_DOWN', code: 14, retryable: true });
+    assert.equal((await users.getUser({ id: actor })).user?.id, actor);
     const ready = await fetch(`http://${service.http}/readyz`);
     assert.equal(ready.status, 503);
     assert.equal((await health.check({ service: 'liveness' })).status, Serving.SERVING);
+    await watching;
+    await assert.rejects(users.getUser({ id: actor }), { code: 14 });
 
     await blocker.query('commit');
     assert.equal((await inFlight).project?.name, 'Finished');
     assert.equal(await service.exited, 0);
-    await watching;
+  });
+
+  it('ends at once by a second signal, with its number', async () => {
+    const db = await useTestDatabase();
+    const service = await spawnService(environment(db));
+    const { users, projects } = useClients(service.grpc);
+    const actor = await newUser({ users } as ReturnType<typeof clientsOn>);
+    const { project } = await projects.createProject({ name: 'P', language: 'en' }, { actor });
+    const id = project?.id ?? '';
+    const blocker = await connectAs(db.adminUrl);
+    await blocker.query('begin');
+    await blocker.query('select from jeex.projects where id = $1 for update', [id]);
+    const inFlight = projects.updateProject({ project: { id, name: 'Lost' } }, { actor });
+    inFlight.catch(() => {});
+    await until(() => isBlocked(blocker), 'the call waits for the lock');
+    let ended = false;
+    const exited = service.exited.finally(() => {
+      ended = true;
+    });
+    await until(() => ended || !service.process.kill('SIGTERM'), 'it has ended');
+    assert.equal(await exited, 143);
+    await assert.rejects(inFlight, { code: 14 });
   });
 });
 

@@ -58,7 +58,7 @@ const UNDER_WAY: readonly (readonly [string, Said, Reason, Outcome])[] = [
     'pg found it broken',
     { message: 'Client has encountered a connection error and is not queryable' },
     'DATABASE_UNAVAILABLE',
-    'unknown',
+    'not_applied',
   ],
   ['Slonik throws it away', { message: 'Client is pending destroy.' }, 'DATABASE_UNAVAILABLE', 'unknown'],
   ['syntax_error', server('42601'), 'INTERNAL', 'not_applied'],

@@ -82,7 +82,7 @@ describe('a prepared statement', () => {
     going = false;
     await Promise.all(callers);
     assert.deepEqual(failures, []);
-    assert.equal(pool.state().connects, CONNECTIONS, 'and no connection was given up');
+    assert.ok(pool.state().connects <= CONNECTIONS, 'and no connection was given up');
   });
 
   it('is prepared again where its session has forgotten it', async () => {

@@ -4,7 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { Client } from 'pg';
 import { z } from 'zod';
 import { createDatabase } from '../src/db/pool.ts';
-import { createSlots, WaitedTooLong } from '../src/db/slots.ts';
+import { createRetries } from '../src/db/retry.ts';
 import { sql, statement } from '../src/db/statement.ts';
 import { createLog } from '../src/log.ts';
 import { watchReadiness } from '../src/readiness.ts';
@@ -34,48 +34,6 @@ const stubborn = statement({
 });
 
 const db = await useTestDatabase();
-
-describe('slots', () => {
-  it('run no more than the limit at once, in order, and let whoever waits leave', async () => {
-    const slots = createSlots(2);
-    const order: number[] = [];
-    let running = 0;
-    const gates = Array.from({ length: 5 }, () => Promise.withResolvers<void>());
-    const leaver = new AbortController();
-    const works = gates.map((gate, i) =>
-      slots.run(
-        async () => {
-          running += 1;
-          assert.ok(running <= 2);
-          order.push(i);
-          await gate.promise;
-          running -= 1;
-        },
-        i === 3 ? leaver.signal : undefined,
-      ),
-    );
-    assert.equal(slots.waiting, 3);
-    leaver.abort(new Error('gone'));
-    await assert.rejects(works[3] as Promise<void>, { message: 'gone' });
-    for (const gate of gates) gate.resolve();
-    await Promise.all(works.filter((_, i) => i !== 3));
-    assert.deepEqual(order, [0, 1, 2, 4]);
-  });
-
-  it('refuse who has waited too long, and give its place up', async () => {
-    const slots = createSlots(1, 10);
-    const gate = Promise.withResolvers<void>();
-    const holding = slots.run(() => gate.promise);
-    await assert.rejects(
-      slots.run(() => assert.fail('it was refused')),
-      WaitedTooLong,
-    );
-    assert.equal(slots.waiting, 0);
-    gate.resolve();
-    await holding;
-    assert.equal(await slots.run(async () => 'served'), 'served');
-  });
-});
 
 describe('the pool', () => {
   it('fails every waiting caller when no connection can be made', async () => {
@@ -177,7 +135,7 @@ describe('the pool', () => {
     ['an outdated plan', '26000'],
   ] as const) {
     it(`does not send a statement again after ${why} when its call has ended meanwhile`, async () => {
-      const pool = await createDatabase({ url: db.appUrl, size: 1 });
+      const pool = await createDatabase({ url: db.appUrl, size: 1, retries: createRetries({ debug: () => {} }) });
       const admin = await connectAs(db.adminUrl);
       // A cancel that arrives while the statement is failing for another reason.
       await admin.query(`

@@ -8,7 +8,8 @@ import { connectAs, useOwner, useTestDatabase } from './support/postgres.ts';
 import { type Checked, readCatalogue, statementFaults } from './support/statement-faults.ts';
 
 const SOURCE = new URL('../src/', import.meta.url);
-const DEFINES = /import \{[^}]*\b(?:statement|read|readEach|write)\b[^}]*\} from '[./a-z]*\/statement\.ts'/;
+const DEFINES =
+  /import \{[^}]*\b(?:statement|read|readEach|pointRead|pointOf|write)\b[^}]*\} from '[./a-z]*\/statement\.ts'/;
 
 /** The names that each module defines statements under; all are loaded. */
 const defined = new Map<string, readonly string[]>();
@@ -22,6 +23,10 @@ for (const file of readdirSync(SOURCE, { recursive: true, encoding: 'utf8' }).fi
   await import(new URL(file, SOURCE).href);
 }
 const statements = [...registry.values()];
+
+/** The names of statements, and of those that their askers share. */
+const withShared = (names: readonly string[]): string[] =>
+  names.flatMap((name) => [name, ...(registry.get(name)?.shared ? [`${name}_shared`] : [])]);
 
 const nullable = (column: string): string => `${column} can be null, which its schema does not take`;
 const type = (column: string, name: string): string => `${column} is ${name}, which its schema does not take`;
@@ -47,7 +52,7 @@ const faultsOf = async (client: Client, checked: readonly (Checked & { name: str
 describe('the service’s statements', () => {
   it('are all known, from every module that defines some', () => {
     for (const [file, names] of defined) assert.ok(names.length > 0, `${file} defines no statement`);
-    assert.deepEqual([...registry.keys()].sort(), [...defined.values()].flat().sort());
+    assert.deepEqual([...registry.keys()].sort(), withShared([...defined.values()].flat()).sort());
   });
 
   it('fit the schema that the migrations make, parameters and columns, as the service runs them', async () => {
@@ -89,7 +94,7 @@ describe('a statement that does not fit', () => {
   const calls = statements.filter(({ text }) => text.includes('::call')).map(({ name }) => name);
   const named = (entity: string, verbs: string): string[] => verbs.split(' ').map((verb) => `${entity}.${verb}`);
   const runs = named('executions', 'get list list_correlated create start claim heartbeat end');
-  const versions = named('documents', 'append restore get batch_get list list_versions search');
+  const versions = named('documents', 'append restore get get_at batch_get list list_versions search');
   const files = named('exports', 'create start claim end record_download get list');
   const users = named('users', 'get get_by_email batch_get list create update record_login delete');
 
@@ -146,7 +151,7 @@ describe('a statement that does not fit', () => {
   it('is named after each change of the schema that it misses, and no other is', async () => {
     for (const [change] of CHANGES) await owner.query(change);
     const expected = CHANGES.flatMap(([, faults]) =>
-      Object.entries(faults).flatMap(([fault, names]) => names.map((name) => `${name}: ${fault}`)),
+      Object.entries(faults).flatMap(([fault, names]) => withShared(names).map((name) => `${name}: ${fault}`)),
     );
     assert.deepEqual(await faultsOf(app, statements), expected.sort());
   });

@@ -5,7 +5,7 @@ import { Agent } from 'node:https';
 import { connect as connectTcp } from 'node:net';
 import { describe, test } from 'node:test';
 import { status } from '@grpc/grpc-js';
-import { ExportService } from '../src/gen/jeex/persistence/v1/export_service_pb.js';
+import { ChangeService } from '../src/gen/jeex/persistence/v1/change_service_pb.js';
 import { UserService } from '../src/gen/jeex/persistence/v1/user_service_pb.js';
 import { createLog } from '../src/log.ts';
 import { openTls } from '../src/rpc/tls.ts';
@@ -29,7 +29,7 @@ import {
 import { until } from './support/until.ts';
 
 const { batchGetUsers } = UserService.method;
-const { streamExportContent } = ExportService.method;
+const { watchProject } = ChangeService.method;
 const second = await authority.issue({ usage: 'server', dns: ['second.example'] });
 
 /** The first name of the certificate that a new connection is shown. */
@@ -124,16 +124,16 @@ test('a draining service finishes what is in flight over TLS, and ends what is l
       arrived += 1;
       return mayEnd as Promise<object>;
     },
-    'ExportService.streamExportContent': async function* () {
+    'ChangeService.watchProject': async function* () {
       arrived += 1;
-      yield { version: { version: 1 } };
+      yield { event: { case: 'heartbeat', value: { projectId: ID, revision: 1n } } };
       await new Promise(() => {});
     } as never,
   });
   const client = useClient(grpc);
   const inFlight = callGrpc(client, batchGetUsers, { ids: [ID] });
   const overHttp = ask(http);
-  const waiting = endOf(streamGrpc(client, streamExportContent, { projectId: ID, id: ID }));
+  const waiting = endOf(streamGrpc(client, watchProject, { projectId: ID }));
   const silent = [grpc, http.replace('https://', '')].map((address) => {
     const { hostname, port } = new URL(`tcp://${address}`);
     return connectTcp(Number(port), hostname);
@@ -141,6 +141,7 @@ test('a draining service finishes what is in flight over TLS, and ends what is l
   await Promise.all(silent.map((socket) => once(socket, 'connect')));
   const idle = connectHttp2(`https://${grpc}`, { ca: authority.cert });
   await once(idle, 'remoteSettings');
+  const goaway = once(idle, 'goaway');
   await until(() => arrived === 3, 'the calls arrived');
 
   const drained = doors.drain(5000);
@@ -151,10 +152,9 @@ test('a draining service finishes what is in flight over TLS, and ends what is l
   await drained;
   const signal = AbortSignal.timeout(STAYS_OPEN_MS);
   const closed = silent.map((socket) => once(socket.resume(), 'close', { signal }));
-  const goaway = once(idle, 'goaway', { signal });
+  assert.equal((await goaway)[0], constants.NGHTTP2_NO_ERROR);
   await doors.stop(50);
   await Promise.all(closed);
-  assert.equal((await goaway)[0], constants.NGHTTP2_NO_ERROR);
   for (const address of [grpc, http]) assert.equal(await fateOf(openSocket(address)), 'ECONNREFUSED');
 });
 

@@ -7,7 +7,7 @@ import { createPoller } from '../src/changes/poller.ts';
 import { createDatabase, type Database } from '../src/db/pool.ts';
 import { ChangeKind } from '../src/gen/jeex/persistence/v1/change_service_pb.js';
 import { Visibility } from '../src/gen/jeex/persistence/v1/project_service_pb.js';
-import { allChanges, type Watching, watch, watchMany } from './support/changes.ts';
+import { allChanges, followed, type Watching, watch, watchMany } from './support/changes.ts';
 import { append } from './support/exports.ts';
 import { connectAs, useTestDatabase } from './support/postgres.ts';
 import { useProxy } from './support/proxy.ts';
@@ -276,11 +276,9 @@ describe('what watching costs', () => {
       },
     };
     const { projectId } = await newProject(service);
-    const events = follow(createPoller(counting), null, [{ projectId, afterRevision: 0n }], null, t.signal);
-    const revisionOf = async () => {
-      const { value } = await events.next();
-      return value && 'change' in value ? value.change.revision : null;
-    };
+    const cursors = [{ projectId, afterRevision: 0n }];
+    const events = follow(createPoller(counting), followed({ cursors, signal: t.signal }));
+    const revisionOf = async () => (await events.next()).value?.change;
     assert.equal(await revisionOf(), 1n);
     await Promise.all(times(30, () => append(writer, projectId, 'idea')));
     // Two ticks and more, in which nothing must happen.
@@ -288,7 +286,7 @@ describe('what watching costs', () => {
     assert.equal(polls, 1);
     for (const revision of range(2, 33)) assert.equal(await revisionOf(), revision);
     assert.ok(polls > 1);
-    await events.return(undefined);
+    await events.return?.();
     const last = polls;
     await sleep(1200);
     assert.equal(polls, last);

@@ -56,7 +56,12 @@ export const createOutlet = ({ target, full: policy, log }: OutletOptions): Outl
   let refused = 0;
   let gathering: NodeJS.Timeout | null = null;
   let pumping: Promise<void> | null = null;
+  let ending = false;
   let closed = false;
+
+  const gather = () => {
+    if (!pumping) gathering ??= setTimeout(pump, GATHER_MS);
+  };
 
   const add = (line: string, calls: number) => {
     const text = `${line}\n`;
@@ -71,7 +76,7 @@ export const createOutlet = ({ target, full: policy, log }: OutletOptions): Outl
     }
     bytesHeld += bytes;
     callsHeld += calls;
-    if (!pumping) gathering ??= setTimeout(pump, GATHER_MS);
+    gather();
   };
 
   const fill = () => {
@@ -125,12 +130,16 @@ export const createOutlet = ({ target, full: policy, log }: OutletOptions): Outl
     }
   };
 
+  /** What comes while it writes gathers again, until it is a whole chunk: a write costs more than many lines. */
   const writeAll = async () => {
-    for (let chunk = chunks.shift(); chunk && !closed; chunk = chunks.shift()) {
+    do {
+      const chunk = chunks.shift();
+      if (!chunk) break;
       await writeChunk(chunk);
       if (!closed) callsHeld -= chunk.calls;
-    }
+    } while (!closed && (ending || chunks.length > 1));
     pumping = null;
+    if (chunks.length > 0 && !closed) gather();
   };
 
   const pump = () => {
@@ -169,6 +178,7 @@ export const createOutlet = ({ target, full: policy, log }: OutletOptions): Outl
     close: async () => {
       const lost = { dropped, refused };
       tellLosses();
+      ending = true;
       await drain();
       closed = true;
       if (bytesHeld > 0) {

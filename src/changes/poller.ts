@@ -1,171 +1,176 @@
 import type { Database } from '../db/pool.ts';
-import { invalidField, Refusal, refusalOf } from '../refusal.ts';
-import { rowsPerPoll } from './changes.ts';
-import { type ChangeRow, type NewsRow, pollChanges } from './sql.ts';
+import { type Ask, createQueue } from './queue.ts';
+import type { Follower } from './signals.ts';
+import { type NewsRow, pollChanges } from './sql.ts';
+import { type Answer, answerOf, newsFor, type Refused, type Watch } from './watch.ts';
 
-/** What became of one watched project since it was last asked for: changes in order, or that there are none. */
-export interface News {
-  readonly changes: readonly ChangeRow[];
-  /** The project's revision, when all changes up to it are known. */
-  readonly revision: bigint;
-}
-
-/** One project that one stream watches. */
-export interface Watch {
-  readonly project: string;
-  /** The request's field that holds its cursor's revision. */
-  readonly field: string;
-  readonly actor: string | null;
-  /** How many projects its stream watches. */
-  readonly siblings: number;
-  /** The last revision known; null until the first poll, for a watch from now on. */
-  after: bigint | null;
-  /** Whether the last poll left changes behind. */
-  behind: boolean;
-  /** When it was last answered, by `performance.now()`; null before the first time. */
-  heardAt: number | null;
-  readonly answer: (news: News) => void;
-  readonly refuse: (error: unknown) => void;
-}
-
-export interface Poller {
+export interface Poller extends Follower {
   /** Asks for a watch's next news, which is answered once: changes, or a sign of life when there is none for 10 s. */
   ask(watch: Watch): void;
   /** Stops asking. */
   forget(watch: Watch): void;
 }
 
-const INTERVAL_MS = 500;
-/** After so long without news a watch hears that there is none: well within the 15 s that are promised. */
+interface PollerOptions {
+  /** How often to ask for a watch that nothing wakes, in milliseconds: while all changes are told of, */
+  readonly liveMs?: number;
+  /** and while they are not. */
+  readonly pollMs?: number;
+}
+
+/** Whoever has lost access hears it at the next turn: well within the 15 s that are promised. */
+const LIVE_MS = 5_000;
+const POLL_MS = 500;
+/** What a turn of one watch takes of every other's time, in milliseconds: 2000 turns a second, however many watch. */
+const PACE_MS = 0.5;
+/** After the last poll, in milliseconds, those whom changes wake wait for each other: one statement asks for all. */
+const WAKE_MS = 20;
+/** After so long without news a watch hears that there is none, in milliseconds, */
 const HEARTBEAT_MS = 10_000;
-const POLL_TIMEOUT_MS = 3_000;
-/** Watches and rows that one statement asks for, at most. */
-const BATCH_WATCHES = 500;
-const BATCH_ROWS = 5_000;
+/** or earlier, where its next turn would come later than this. */
+const SILENCE_MS = 14_000;
+/** How long a watch goes on without an answer of the database, in milliseconds. */
+const PATIENCE_MS = 14_500;
+const POLL_TIMEOUT_MS = 2_000;
 
 /**
- * One poller for all watches of a process: each tick it asks the database once for the news of every waiting watch, entering
- * each project anew, so that an actor who has lost access hears it at the next tick. A watch whose stream is still sending
- * is not asked for, so nothing piles up for a slow reader.
+ * One poller for all watches of a process. It asks the database for a watch when its project is said to have changed, and in
+ * turn, for what nobody has said, entering each project anew; one statement asks for many. A watch whose stream is still
+ * sending is not asked for, so nothing piles up for a slow reader.
  */
-export const createPoller = (db: Database): Poller => {
-  const waiting = new Set<Watch>();
-  const urgent = new Set<Watch>();
+export const createPoller = (db: Database, { liveMs = LIVE_MS, pollMs = POLL_MS }: PollerOptions = {}): Poller => {
+  const queue = createQueue();
   let timer: NodeJS.Timeout | undefined;
+  let timerAt = Number.POSITIVE_INFINITY;
   let polling = false;
-  let tickAt = 0;
+  let polledAt = Number.NEGATIVE_INFINITY;
+  let hurryAt = Number.POSITIVE_INFINITY;
+  let nextTurnAt = 0;
+  let live = false;
+  let liveSince = Number.NEGATIVE_INFINITY;
+  let failing = false;
 
-  const schedule = () => {
-    clearTimeout(timer);
-    if (polling || waiting.size === 0) return;
-    timer = setTimeout(() => void poll(), urgent.size > 0 ? 0 : Math.max(0, tickAt - performance.now()));
+  const intervalMs = (): number => (live && !failing ? liveMs : pollMs);
+
+  /** When the next watch has its turn. */
+  const turnAt = (): number => {
+    const [first] = queue.waiting;
+    if (first === undefined) return Number.POSITIVE_INFINITY;
+    return Math.max(nextTurnAt, first.since <= liveSince ? 0 : first.since + intervalMs());
   };
 
-  const poll = async () => {
-    const due = performance.now() >= tickAt ? waiting : urgent;
-    if (due === waiting) tickAt = performance.now() + INTERVAL_MS;
-    const batches = toBatches(due);
-    urgent.clear();
+  const schedule = (): void => {
+    if (polling || (timer !== undefined && !queue.hurried)) return;
+    const at = queue.hurried ? hurryAt : turnAt();
+    if (at >= timerAt) return;
+    clearTimeout(timer);
+    timerAt = at;
+    timer = setTimeout(() => void poll(), Math.max(0, at - performance.now()));
+  };
+
+  const stopTimer = (): void => {
+    clearTimeout(timer);
+    timer = undefined;
+    timerAt = Number.POSITIVE_INFINITY;
+  };
+
+  const poll = async (): Promise<void> => {
+    stopTimer();
     polling = true;
-    for (const batch of batches) await pollBatch(batch.filter((watch) => waiting.has(watch)));
+    polledAt = performance.now();
+    const turns = polledAt >= nextTurnAt;
+    const { asks, due } = queue.take(turns ? Math.max(polledAt - intervalMs(), liveSince) : Number.NEGATIVE_INFINITY);
+    if (turns) nextTurnAt = polledAt + due * PACE_MS;
+    hurryAt = queue.hurried ? 0 : Number.POSITIVE_INFINITY;
+    if (asks.length > 0) await askDatabase(asks);
     polling = false;
     schedule();
   };
 
-  const settle = (watch: Watch, act: () => void) => {
-    waiting.delete(watch);
-    urgent.delete(watch);
-    act();
-  };
-
-  const pollBatch = async (batch: readonly Watch[]) => {
-    if (batch.length === 0) return;
+  const askDatabase = async (asks: readonly Ask[]): Promise<void> => {
     const params = {
-      project: batch.map(({ project }) => project),
-      actor: batch.map(({ actor }) => actor),
-      after: batch.map(({ after }) => after),
-      most: batch.map((watch) => rowsPerPoll(watch.behind, watch.siblings)),
+      project: asks.map(({ project }) => project),
+      actor: asks.map(({ actor }) => actor),
+      after: asks.map(({ after }) => after),
+      most: asks.map(({ most }) => most),
     };
     const asked = performance.now();
     try {
       const rows = await db.run(pollChanges, params, { signal: AbortSignal.timeout(POLL_TIMEOUT_MS) });
+      failing = false;
       const byPlace = Map.groupBy(rows, ({ place }) => Number(place));
-      batch.forEach((watch, index) => {
-        if (waiting.has(watch)) deliver(watch, byPlace.get(index + 1) ?? [], params.most[index] as number, asked);
+      asks.forEach((ask, index) => {
+        deliver(ask, byPlace.get(index + 1) ?? [], asked);
       });
     } catch (error) {
-      // A moment without the database is no news; one that would outlast the next sign of life ends the stream.
-      for (const watch of batch) {
-        const patient = watch.heardAt !== null && performance.now() - watch.heardAt < HEARTBEAT_MS;
-        if (waiting.has(watch) && !patient) settle(watch, () => watch.refuse(error));
-      }
+      failing = true;
+      endWaiting(asks, error);
     }
   };
 
-  const deliver = (watch: Watch, rows: readonly NewsRow[], most: number, asked: number) => {
+  const deliver = (ask: Ask, rows: readonly NewsRow[], asked: number): void => {
+    let answer: Answer | Refused;
     try {
-      const news = newsOf(watch, rows);
-      const silent = watch.heardAt !== null && asked - watch.heardAt < HEARTBEAT_MS;
+      answer = answerOf(ask.project, rows);
+    } catch (error) {
+      for (const watch of ask.watches) refuse(watch, error);
+      return;
+    }
+    for (const watch of ask.watches) if (queue.waiting.has(watch)) deliverTo(watch, answer, ask.most, asked);
+  };
+
+  const deliverTo = (watch: Watch, answer: Answer | Refused, most: number, asked: number): void => {
+    try {
+      const news = newsFor(watch, answer);
       watch.behind = news.changes.length === most;
       watch.after = news.changes.at(-1)?.revision ?? watch.after ?? news.revision;
-      if (news.changes.length === 0 && silent) return;
+      if (news.changes.length === 0 && watch.heardAt !== null && asked - watch.heardAt < silenceMs()) return;
       watch.heardAt = performance.now();
-      settle(watch, () => watch.answer(news));
+      queue.settle(watch);
+      watch.stream.answer(watch, news);
     } catch (error) {
-      settle(watch, () => watch.refuse(error));
+      refuse(watch, error);
     }
+  };
+
+  /** How long a watch goes without a sign of life: it has its next turn within the time that is promised. */
+  const silenceMs = (): number =>
+    Math.min(HEARTBEAT_MS, SILENCE_MS - Math.max(intervalMs(), queue.waiting.size * PACE_MS));
+
+  /** A moment without the database is no news; one that would outlast the next sign of life ends the streams. */
+  const endWaiting = (asks: readonly Ask[], error: unknown): void => {
+    const now = performance.now();
+    for (const watch of asks.flatMap(({ watches }) => watches)) if (watch.heardAt === null) refuse(watch, error);
+    for (const watch of queue.waiting) {
+      if (watch.heardAt !== null && now - watch.heardAt >= PATIENCE_MS) refuse(watch, error);
+    }
+  };
+
+  const refuse = (watch: Watch, error: unknown): void => {
+    if (!queue.waiting.has(watch)) return;
+    queue.settle(watch);
+    watch.stream.refuse(error);
   };
 
   return {
     ask: (watch) => {
-      waiting.add(watch);
-      if (watch.heardAt === null || watch.behind) urgent.add(watch);
+      queue.add(watch);
+      if (watch.heardAt === null || watch.behind) hurryAt = 0;
+      else if (watch.stale) hurryAt = Math.min(hurryAt, polledAt + WAKE_MS);
       schedule();
     },
-    forget: (watch) => settle(watch, schedule),
+    forget: (watch) => queue.forget(watch),
+    wake: (project) => {
+      if (!queue.wake(project)) return;
+      hurryAt = Math.min(hurryAt, polledAt + WAKE_MS);
+      schedule();
+    },
+    setLive: (now) => {
+      if (now === live) return;
+      live = now;
+      if (live) liveSince = performance.now();
+      stopTimer();
+      schedule();
+    },
   };
 };
-
-/** Watches in groups that one statement asks for. */
-const toBatches = (watches: Iterable<Watch>): Watch[][] => {
-  const batches: Watch[][] = [];
-  let rows = Number.POSITIVE_INFINITY;
-  for (const watch of watches) {
-    rows += rowsPerPoll(watch.behind, watch.siblings);
-    if (rows > BATCH_ROWS || (batches.at(-1)?.length ?? 0) === BATCH_WATCHES) {
-      batches.push([]);
-      rows = rowsPerPoll(watch.behind, watch.siblings);
-    }
-    batches.at(-1)?.push(watch);
-  }
-  return batches;
-};
-
-/** @throws Refusal when the watch may not go on: its actor may not enter, or its cursor lies outside of what is kept */
-const newsOf = (watch: Watch, rows: readonly NewsRow[]): News => {
-  const { project, after, field } = watch;
-  const changes: ChangeRow[] = [];
-  let revision: bigint | null = null;
-  for (const row of rows) {
-    if (row.entered !== 'OK') throw refusalOf(reasonOf(watch, row.entered), { project_id: project });
-    if (row.project_id === null || !('head' in row)) continue;
-    if (row.project_id !== project) {
-      throw new Refusal('INTERNAL', 'a row of another project was about to be answered', { outcome: 'unknown' });
-    }
-    if (after !== null && after < row.earliest_revision) throw compacted(row.earliest_revision);
-    // Numbers that are still to come would be passed over in silence.
-    if (after !== null && after > row.head) throw invalidField(field, `the project has reached revision ${row.head}`);
-    revision = row.head;
-    if (row.revision !== null) changes.push(row);
-  }
-  if (revision === null) throw new Refusal('INTERNAL', 'a watched project was not answered');
-  return { changes: changes.sort((a, b) => Number(a.revision - b.revision)), revision };
-};
-
-/** Why a watch ends: who has once entered has lost access in whatever way, unless it is the project that was deleted. */
-const reasonOf = ({ heardAt }: Watch, entered: string): string =>
-  heardAt === null || entered === 'PROJECT_DELETED' ? entered : 'PROJECT_NOT_FOUND';
-
-/** The refusal of a cursor that is older than what is kept. */
-export const compacted = (earliest: bigint): Refusal =>
-  refusalOf('REVISION_COMPACTED', { earliest_revision: String(earliest) });

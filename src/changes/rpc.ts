@@ -1,4 +1,4 @@
-import type { MessageInitShape } from '@bufbuild/protobuf';
+import { create, type MessageInitShape, type MessageShape } from '@bufbuild/protobuf';
 import { toVersion } from '../documents/version.ts';
 import { toExecution } from '../executions/wire.ts';
 import { toExport } from '../exports/wire.ts';
@@ -6,7 +6,11 @@ import {
   ChangeKind,
   ChangeSchema,
   type ChangeService,
+  HeartbeatSchema,
   TimelineItemSchema,
+  type WatchProjectResponse,
+  WatchProjectResponseSchema,
+  WatchProjectsResponseSchema,
 } from '../gen/jeex/persistence/v1/change_service_pb.js';
 import { invalidField } from '../refusal.ts';
 import type { Call } from '../rpc/call.ts';
@@ -15,10 +19,11 @@ import { enumNames, timestamp } from '../rpc/convert.ts';
 import type { ServiceHandlers } from '../rpc/handlers.ts';
 import { cutPage, encodedSize, pageSize } from '../rpc/page.ts';
 import { type Cursor, repeatedProject } from './changes.ts';
-import { type FeedEvent, follow } from './feed.ts';
+import { follow, type Shown } from './feed.ts';
 import { createPlaces } from './places.ts';
-import { compacted, createPoller } from './poller.ts';
+import { createPoller } from './poller.ts';
 import * as statements from './sql.ts';
+import { compacted } from './watch.ts';
 
 const kind = enumNames(ChangeKind);
 
@@ -36,10 +41,24 @@ const toChange = (row: statements.ChangeRow) => ({
   chain: row.chain.toString('hex'),
 });
 
-const toEvent = (event: FeedEvent) =>
-  'change' in event
-    ? { event: { case: 'change' as const, value: toChange(event.change) } }
-    : { event: { case: 'heartbeat' as const, value: event.heartbeat } };
+/** The messages of watches: those of one poll that are told the same change share one. */
+const shownAs = <D extends typeof WatchProjectResponseSchema | typeof WatchProjectsResponseSchema>(
+  schema: D,
+): Shown<MessageShape<D>> => {
+  const known = new WeakMap<statements.ChangeRow, MessageShape<D>>();
+  const make = (event: WatchProjectResponse['event']) => create<D>(schema, { event } as MessageInitShape<D>);
+  return {
+    change: (row: statements.ChangeRow) => {
+      const message = known.get(row) ?? make({ case: 'change', value: create(ChangeSchema, toChange(row)) });
+      known.set(row, message);
+      return message;
+    },
+    heartbeat: (projectId: string, revision: bigint) =>
+      make({ case: 'heartbeat', value: create(HeartbeatSchema, { projectId, revision }) }),
+  };
+};
+const shownProject = shownAs(WatchProjectResponseSchema);
+const shownProjects = shownAs(WatchProjectsResponseSchema);
 
 const itemOf = (row: statements.TimelineRow): MessageInitShape<typeof TimelineItemSchema>['item'] => {
   if (row.execution) return { case: 'execution', value: toExecution(row.execution) };
@@ -48,26 +67,27 @@ const itemOf = (row: statements.TimelineRow): MessageInitShape<typeof TimelineIt
   return row.change ? { case: 'change', value: toChange(row.change) } : { case: undefined };
 };
 
-export const changeHandlers = ({ db, pager }: Context): ServiceHandlers<typeof ChangeService> => {
+export const changeHandlers = ({ db, pager, signals }: Context): ServiceHandlers<typeof ChangeService> => {
   const poller = createPoller(db);
+  signals.follow(poller);
   const places = createPlaces();
 
-  async function* watch(cursors: readonly Cursor[], field: string | null, call: Call) {
-    const leave = places.take(call, cursors.length);
-    try {
-      for await (const event of follow(poller, call.actor, cursors, field, call.signal)) yield toEvent(event);
-    } finally {
-      leave();
-    }
-  }
+  const watch = (cursors: readonly Cursor[], cursorField: string | null, { caller, actor, signal }: Call) => ({
+    actor,
+    cursors,
+    cursorField,
+    signal,
+    onEnd: places.take({ caller, actor }, cursors.length),
+  });
 
   return {
-    watchProject: (request, call) => watch([request], null, call),
+    watchProject: ({ projectId, afterRevision }, call) =>
+      follow(poller, { ...watch([{ projectId, afterRevision }], null, call), shown: shownProject }),
 
-    watchProjects: async function* (request, call) {
-      const repeated = repeatedProject(request.cursors);
+    watchProjects: ({ cursors }, call) => {
+      const repeated = repeatedProject(cursors);
       if (repeated >= 0) throw invalidField(`cursors[${repeated}].project_id`, 'must not be named twice');
-      yield* watch(request.cursors, 'cursors', call);
+      return follow(poller, { ...watch(cursors, 'cursors', call), shown: shownProjects });
     },
 
     listChanges: async (request, call) => {

@@ -46,6 +46,15 @@ export function parseCalls(text: string): number {
   return Number(text);
 }
 
+/** A whole number from 1 to `most`. */
+export const parseCount =
+  (most: number) =>
+  (text: string): number => {
+    const count = /^\d{1,7}$/.test(text) ? Number(text) : 0;
+    if (count < 1 || count > most) throw new InvalidArgumentError(`expected a whole number from 1 to ${most}.`);
+    return count;
+  };
+
 export function parseGroups(text: string): readonly Group[] {
   const names = text.split(',');
   const unknown = names.find((name) => !(GROUPS as readonly string[]).includes(name));

@@ -111,6 +111,7 @@ const run = async (options: ServeOptions, config: Config, log: Logger, signal: A
     config,
     databaseUrl: database.appUrl,
     monitorUrl: database.monitorUrl,
+    listenUrl: database.listenUrl,
     ring,
     accessLog,
     log,

@@ -68,9 +68,9 @@ const unanswered = (): Refusal => new Refusal('INTERNAL', 'the database gave no 
  * @throws ACTOR_UNKNOWN
  */
 const admit = async ({ db }: Context, { aside }: About, call: Call): Promise<void> => {
-  const { actor, signal } = call;
+  const { actor } = call;
   if (actor === null) return;
-  const patience = AbortSignal.any([signal, AbortSignal.timeout(ADMIT_MS)]);
+  const patience = AbortSignal.timeout(ADMIT_MS);
   const way = aside.state().waiting < MAX_ASIDE ? aside : db;
   const asked = way.run(statements.admit, { actor }, { ...call, signal: patience }).then(
     () => {},

@@ -1,8 +1,12 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
+import { type Client, DatabaseError } from 'pg';
 import { createDriverFactory } from 'slonik';
-import { type Backend, cancel } from './cancel.ts';
-import { endWithin, openClient } from './connection.ts';
-import { Unreplicated } from './errors.ts';
+import type { Breaker } from './breaker.ts';
+import { type Backend, cancellable } from './cancel.ts';
+import { connectFailure } from './connect-failure.ts';
+import { openClient } from './connection.ts';
+import type { Connections } from './connections.ts';
+import { isUnreached, Unreplicated } from './errors.ts';
 import { TYPES } from './pg-types.ts';
 import { current, isStale, renew } from './prepared.ts';
 
@@ -12,19 +16,36 @@ interface Passage {
   /** Called when the statement is about to be sent on a connection. */
   readonly onSend: () => void;
 }
-export const passage = new AsyncLocalStorage<Passage>();
+
+/** What the driver adds: what the statement failed with while its connection is as good as before. */
+type Travelling = Passage & { failure?: unknown };
+const passages = new AsyncLocalStorage<Travelling>();
+
+/**
+ * Has Slonik run a statement. What leaves the connection whole is kept from Slonik, which throws away the connection of
+ * whatever fails: a thousand cancelled calls would have a thousand connections made.
+ * @throws what the statement failed with
+ */
+export const onPassage = async <T>(passage: Passage, run: () => Promise<T>): Promise<T> => {
+  const travelling: Travelling = { ...passage };
+  const answer = await passages.run(travelling, run);
+  if (travelling.failure !== undefined) throw travelling.failure;
+  return answer;
+};
 
 interface DriverOptions {
   readonly url: string;
   readonly applicationName: string;
   /** Told of each attempt to make a connection, when it has ended. */
   readonly onConnect: (succeeded: boolean) => void;
+  /** Asked before each attempt; without it each is made. */
+  readonly breaker: Breaker | undefined;
+  /** What is open; ended by who has made them. */
+  readonly connections: Connections<Send>;
+  /** Told when there is one more. */
+  readonly onOpen: () => void;
 }
 
-/** How long, in milliseconds, a cancelled statement may take to end before its connection counts as lost. */
-const CANCELLED_MS = 3_000;
-/** How long, in milliseconds, the goodbye to a connection may take: one that is left open keeps the process from ending. */
-const END_MS = 3_000;
 /** How long, in milliseconds, a quiet connection goes on before the network is asked whether the server is still there. */
 const KEEP_ALIVE_MS = 10_000;
 /**
@@ -36,36 +57,65 @@ const MAX_TRIES = 3;
 /** Where PostgreSQL warns that it answers a commit as done which no standby has confirmed; its message may be translated. */
 const WAITS_FOR_STANDBY = 'SyncRepWaitForLSN';
 
-/** Runs work that is cancelled in PostgreSQL when the signal aborts. Ends once no cancel is on its way any more. */
-const cancellable = async <T>(
-  backend: Backend,
-  signal: AbortSignal | undefined,
-  work: () => Promise<T>,
-): Promise<T> => {
-  let cancelled: Promise<void> | undefined;
-  let lost: NodeJS.Timeout | undefined;
-  const onAbort = () => {
-    cancelled = cancel(backend);
-    // A server that has fallen silent answers neither the statement nor its cancel.
-    lost = setTimeout(() => backend.connection.stream.destroy(), CANCELLED_MS);
-  };
-  signal?.addEventListener('abort', onAbort, { once: true });
-  try {
-    return await work();
-  } finally {
-    signal?.removeEventListener('abort', onAbort);
-    clearTimeout(lost);
-    await cancelled;
-  }
+/** Whether a connection may serve the next statement after this failure: PostgreSQL has ended the statement, and no more. */
+const isWhole = (error: unknown): boolean => {
+  if (error instanceof Unreplicated) return true;
+  // Class 08: the two sides do not agree on where they are.
+  return (
+    error instanceof DatabaseError && error.severity === 'ERROR' && !/^08/.test(error.code ?? '') && !isStale(error)
+  );
 };
 
+interface Text {
+  readonly name: string;
+  readonly text: string;
+}
+
+const noRows = () => ({ command: 'SELECT' as const, fields: [], rowCount: 0, rows: [] });
+
+/** How statements run on a connection. */
+const sender = (client: Client) => {
+  let unreplicated = false;
+  client.on('notice', ({ routine }) => {
+    unreplicated ||= routine === WAITS_FOR_STANDBY;
+  });
+
+  const send = async (statement: Text, values: unknown[], signal: AbortSignal | undefined) => {
+    for (let tries = 1; ; tries += 1) {
+      const prepared = current(statement);
+      try {
+        return await client.query({ ...prepared, values });
+      } catch (error) {
+        if (tries === MAX_TRIES || !isStale(error) || !renew(statement, prepared)) throw error;
+        signal?.throwIfAborted();
+      }
+    }
+  };
+
+  return async (statement: Text, values: unknown[], signal: AbortSignal | undefined) => {
+    unreplicated = false;
+    const result = await cancellable(client as unknown as Backend, signal, () => send(statement, values, signal));
+    if (unreplicated) throw new Unreplicated();
+    return {
+      command: result.command as 'SELECT',
+      // Which columns there are is known of each statement.
+      fields: [],
+      rowCount: result.rowCount ?? 0,
+      rows: result.rows,
+    };
+  };
+};
+
+/** Runs statements on one connection. */
+export type Send = ReturnType<typeof sender>;
+
 /**
- * Slonik's driver over `pg`, as its own one but for five things: no startup parameters (PgBouncer refuses them), fixed type
+ * Slonik's driver over `pg`, as its own one but for six things: no startup parameters (PgBouncer refuses them), fixed type
  * parsers (int8 and timestamptz as bigint) without a look-up connection, statements that are cancelled in PostgreSQL when
- * the signal of their call aborts, prepared statements that outlive a change of the schema, and no commit taken for done
- * that was told not to wait for a standby.
+ * the signal of their call aborts, prepared statements that outlive a change of the schema, no commit taken for done that was
+ * told not to wait for a standby, and connections that outlive what a statement fails with.
  */
-export const createDriver = ({ url, applicationName, onConnect }: DriverOptions) =>
+export const createDriver = ({ url, applicationName, onConnect, breaker, connections, onOpen }: DriverOptions) =>
   createDriverFactory(async ({ driverConfiguration: { connectionTimeout } }) => {
     const open = async () => {
       let succeeded = false;
@@ -82,47 +132,65 @@ export const createDriver = ({ url, applicationName, onConnect }: DriverOptions)
         onConnect(succeeded);
       }
     };
+    /** Whether the connection is as good as before. */
+    const survives = (error: unknown): boolean => {
+      if (isUnreached(error)) breaker?.missed(connectFailure(error as Error, url));
+      const whole = isWhole(error);
+      if (whole) breaker?.reached();
+      return whole;
+    };
+
+    /** The connection that was used last, or a new one. */
+    const acquire = async (): Promise<Send> => {
+      const idle = connections.take();
+      if (idle) return idle;
+      const client = await (breaker ? breaker.attempt(open) : open());
+      const send = sender(client);
+      connections.add(send, client);
+      onOpen();
+      return send;
+    };
+
+    const run = async (statement: Text, values: unknown[], travelling: Travelling | undefined) => {
+      const { signal, onSend } = travelling ?? {};
+      signal?.throwIfAborted();
+      const send = await acquire();
+      // Nobody waits any more for a statement whose call ended while its connection was made.
+      if (signal?.aborted) {
+        connections.give(send);
+        throw signal.reason;
+      }
+      onSend?.();
+      try {
+        const answer = await send(statement, values, signal);
+        breaker?.reached();
+        connections.give(send);
+        return answer;
+      } catch (error) {
+        if (survives(error)) connections.give(send);
+        else void connections.drop(send);
+        throw error;
+      }
+    };
+
     return {
-      createPoolClient: async ({ clientEventEmitter }) => {
-        const client = await open();
-        client.on('error', (error) => clientEventEmitter.emit('error', error));
-        let unreplicated = false;
-        client.on('notice', ({ routine }) => {
-          unreplicated ||= routine === WAITS_FOR_STANDBY;
-        });
-        const send = async (statement: { name: string; text: string }, values: unknown[], signal?: AbortSignal) => {
-          for (let tries = 1; ; tries += 1) {
-            const prepared = current(statement);
-            try {
-              return await client.query({ ...prepared, values });
-            } catch (error) {
-              if (tries === MAX_TRIES || !isStale(error) || !renew(statement, prepared)) throw error;
-              signal?.throwIfAborted();
-            }
+      // Slonik's connections stand for no more than places: which one serves a statement is decided when it is sent.
+      createPoolClient: async () => ({
+        connect: async () => {},
+        end: async () => {},
+        query: async (text: string, values: unknown[] = [], { name = '' }: { name?: string } = {}) => {
+          const travelling = passages.getStore();
+          try {
+            return await run({ name, text }, values, travelling);
+          } catch (error) {
+            if (!travelling) throw error;
+            travelling.failure = error;
+            return noRows();
           }
-        };
-        return {
-          connect: async () => {},
-          end: () => endWithin(client, END_MS),
-          query: async (text: string, values: unknown[] = [], { name = '' }: { name?: string } = {}) => {
-            const { signal, onSend } = passage.getStore() ?? {};
-            signal?.throwIfAborted();
-            onSend?.();
-            const work = () => send({ name, text }, values, signal);
-            unreplicated = false;
-            const result = await cancellable(client as unknown as Backend, signal, work);
-            if (unreplicated) throw new Unreplicated();
-            return {
-              command: result.command as 'SELECT',
-              fields: result.fields.map((field) => ({ dataTypeId: field.dataTypeID, name: field.name })),
-              rowCount: result.rowCount ?? 0,
-              rows: result.rows,
-            };
-          },
-          stream: () => {
-            throw new Error('statements are read in pages, never streamed over a held connection');
-          },
-        };
-      },
+        },
+        stream: () => {
+          throw new Error('statements are read in pages, never streamed over a held connection');
+        },
+      }),
     };
   });

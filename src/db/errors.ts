@@ -1,4 +1,5 @@
 import { type Outcome, Refusal } from '../refusal.ts';
+import { CircuitOpen } from './breaker.ts';
 import { ConnectFailure, isFull } from './connect-failure.ts';
 
 /** What a SQLSTATE (or its class) means to a caller. https://www.postgresql.org/docs/18/errcodes-appendix.html */
@@ -32,6 +33,8 @@ const BROKEN =
 /** PgBouncer, to a client whose statement still waits for a server connection: nobody has passed it on. */
 const WAITED_AT_POOLER = 'query_wait_timeout';
 const SERVER_IS_DOWN = /^server login has been failing/;
+/** `pg`, of a connection that it knew to be broken: it has written nothing. */
+const NEVER_WRITTEN = /is not queryable$/;
 /** How a session ends from outside, at whatever point of its work; `cannot_connect_now` comes before any. */
 const ENDED_FROM_OUTSIDE = /^(?:08|57P(?!03))/;
 
@@ -81,6 +84,7 @@ const meaningOf = (said: Said) => {
 /** A statement that PostgreSQL has answered with an error is rolled back; one whose answer was lost may have been applied. */
 const outcomeOf = ({ code = '', message, severity }: Said, sent: boolean): Outcome => {
   if (!sent || message === WAITED_AT_POOLER || SERVER_IS_DOWN.test(message)) return 'not_applied';
+  if (NEVER_WRITTEN.test(message)) return 'not_applied';
   // A server that gives up in the middle of a commit finds out in its recovery whether the commit was written.
   if (severity === 'PANIC') return 'unknown';
   return isSqlState(code) && !ENDED_FROM_OUTSIDE.test(code) ? 'not_applied' : 'unknown';
@@ -111,6 +115,34 @@ const invalid = (said: Said): Refusal => {
 
 /** The refusal of a call whose turn for a connection did not come in time. */
 export const overloaded = (cause: unknown): Refusal => new Refusal('OVERLOADED', MESSAGES.OVERLOADED, { cause });
+
+/** Whether a pooler says that it does not reach the server: it let the client in, and connects only when a statement comes. */
+export const isUnreached = (error: unknown): boolean => {
+  const { code, message } = error as Said;
+  return code === '57P03' || SERVER_IS_DOWN.test(message);
+};
+
+/** Why a statement is worth sending again: others were in its way, or its connection was lost. */
+export type RetryReason = 'contention' | 'connection';
+
+/** What PostgreSQL has rolled back for others' sake: serialization_failure and deadlock_detected. */
+const ROLLED_BACK = new Set(['40001', '40P01']);
+/** A full disk and the like do not pass by in a moment. */
+const INSUFFICIENT_RESOURCES = '53';
+
+/**
+ * Whether a statement that failed so may be sent again, and why; null: not.
+ * @param harmless whether it may run twice; else it is sent again only where it certainly had no effect
+ */
+export const retryReasonOf = ({ reason, outcome, cause }: Refusal, harmless: boolean): RetryReason | null => {
+  const origin = originOf(cause);
+  const { code = '' } = origin as Said;
+  if (ROLLED_BACK.has(code)) return 'contention';
+  if (reason !== 'DATABASE_UNAVAILABLE' || code.startsWith(INSUFFICIENT_RESOURCES)) return null;
+  // The breaker is there to fail at once.
+  if (origin instanceof CircuitOpen) return null;
+  return harmless || outcome === 'not_applied' ? 'connection' : null;
+};
 
 /** What happened, for the operator: the refusal, and what PostgreSQL or the network said. Of statements without content. */
 export const whatHappened = (error: unknown): string => {

@@ -43,27 +43,30 @@ export const placeOf = (url: string): Attributes => {
   };
 };
 
-/** Times a statement for the call it serves, for the measurements, and for a trace. */
+/**
+ * Times a statement for the call it serves, for the measurements, and for a trace.
+ * @param asked since when it waits, by `performance.now()`
+ */
 export const observe = (
   observer: Observer | undefined,
   statement: { readonly name: string; readonly text: string },
   asker: Asker,
+  asked = performance.now(),
 ): Observed => {
-  const asked = performance.now();
-  const { timing } = asker;
+  const { timing, sharers = [asker] } = asker;
   let sent: number | null = null;
-  let span: StatementSpan | null = null;
+  let spans: readonly (StatementSpan | null)[] = [];
   return {
     send: () => {
       sent = performance.now();
       const waited = sent - asked;
       if (timing) timing.queueMs += waited;
       observer?.measurements.waits.record(waited / 1000);
-      if (observer) span = beginStatement(statement.name, observer.place, asker.trace);
+      if (observer) spans = sharers.map(({ trace }) => beginStatement(statement.name, observer.place, trace));
       return waited;
     },
     end: (error) => {
-      span?.end(error);
+      for (const span of spans) span?.end(error);
       const now = performance.now();
       const databaseMs = sent === null ? 0 : now - sent;
       const queueMs = (sent ?? now) - asked;
@@ -73,7 +76,7 @@ export const observe = (
       observer.measurements.statement(statement.name, error, databaseMs / 1000);
       if (databaseMs < observer.slowMs) return;
       observer.measurements.slow.count += 1;
-      observer.onSlow({ ...pick(statement), queueMs, databaseMs, error, asker });
+      observer.onSlow({ ...pick(statement), queueMs, databaseMs, error, asker: sharers[0] ?? asker });
     },
   };
 };

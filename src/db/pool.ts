@@ -1,10 +1,16 @@
 import { createPool, type DatabasePool } from 'slonik';
-import { Refusal, refusalOf } from '../refusal.ts';
 import type { CallTrace } from '../telemetry/spans.ts';
 import type { Timing } from '../telemetry/timing.ts';
-import { createDriver, passage } from './driver.ts';
-import { databaseRefusal, errorTypeOf, overloaded } from './errors.ts';
+import { type AnyRow, accept } from './accept.ts';
+import type { Breaker, BreakerState } from './breaker.ts';
+import { createCoalescer, type RunRows } from './coalesce.ts';
+import { createConnections } from './connections.ts';
+import { createDriver, onPassage, type Send } from './driver.ts';
+import { errorTypeOf } from './errors.ts';
+import type { Share } from './fair-queue.ts';
 import { type Observer, observe } from './observe.ts';
+import { refused } from './refused.ts';
+import { isHarmless, ONCE, type Retries, type RetryCounts } from './retry.ts';
 import { createSlots, WaitedTooLong } from './slots.ts';
 import type { Params, ParamTypes, Statement } from './statement.ts';
 
@@ -24,10 +30,13 @@ export interface PoolState {
   /** Attempts to make a connection. */
   readonly connects: number;
   readonly failedConnects: number;
+  /** Statements that were sent again. */
+  readonly retries: RetryCounts;
+  readonly breaker: BreakerState;
 }
 
-/** What a statement is run for: a call, or work of the service's own. */
-export interface Asker {
+/** What a statement is run for, and on whose account it waits: a call, or work of the service's own. */
+export interface Asker extends Share {
   /** Cancels the statement in PostgreSQL when it aborts. */
   readonly signal?: AbortSignal;
   /** Takes what the statement waited and took. */
@@ -35,6 +44,8 @@ export interface Asker {
   /** What the statement's span stands below. */
   readonly trace?: CallTrace;
   readonly correlationId?: string;
+  /** Those a shared statement is run for; without it, the asker alone. */
+  readonly sharers?: readonly Asker[];
 }
 
 /** The one way to the data: runs defined statements on Slonik's pool. */
@@ -59,115 +70,106 @@ interface PoolOptions {
   readonly idleMs?: number;
   /** What its statements are counted by; without it they are not. */
   readonly observer?: Observer;
+  /** Sends statements again; without it each is sent once. */
+  readonly retries?: Retries;
+  /** Asked before connections are made; without it each attempt is made. */
+  readonly breaker?: Breaker;
 }
 
 /** Ten minutes, in milliseconds: PgBouncer cuts a connection that was idle for fifteen, also one that a call is about to use. */
 const IDLE_MS = 600_000;
-
-interface AnyRow {
-  readonly verdict?: string;
-  readonly detail?: Readonly<Record<string, string>> | null;
-  readonly present?: boolean | null;
-  readonly project_id?: string;
-}
-
-/** Obeys the verdict, drops the row that stands for "nothing", and compares every project with the one asked for. */
-const accept = <T extends ParamTypes, R>(
-  statement: Statement<T, R>,
-  params: Params<T>,
-  rows: readonly AnyRow[],
-): R[] => {
-  const verdict = rows[0]?.verdict;
-  if (verdict !== undefined && verdict !== 'OK') {
-    throw refusalOf(verdict, rows[0]?.detail ?? undefined);
-  }
-  const parsed: R[] = [];
-  for (const row of rows) {
-    if (row.present === null || row.present === false) continue;
-    if (statement.scoped && row.project_id !== params.project) {
-      throw new Refusal('INTERNAL', 'a row of another project was about to be answered', { outcome: 'unknown' });
-    }
-    parsed.push(statement.row.parse(row));
-  }
-  return parsed;
-};
-
-/** A statement that was cancelled ended for the reason its signal gives, with the outcome the database gives. */
-const ended = (refusal: Refusal, signal: AbortSignal | undefined): Refusal => {
-  const why: unknown = signal?.reason;
-  return refusal.reason === 'DEADLINE' && why instanceof Refusal
-    ? new Refusal(why.reason, why.message, { outcome: refusal.outcome, cause: refusal.cause })
-    : refusal;
-};
-
-/** What a statement failed with that has not been given a connection, or that has. */
-const refused = (error: unknown, statement: string, sent: boolean, signal: AbortSignal | undefined): Refusal => {
-  if (error instanceof WaitedTooLong) return overloaded(error);
-  // The signal's own reason is thrown before a statement is sent, also before it is sent again because it was rolled back.
-  if (signal?.aborted && (!sent || error === signal.reason)) {
-    return new Refusal('DEADLINE', 'the call ended before its turn came', { cause: error });
-  }
-  return databaseRefusal(error, statement, sent);
-};
+/** Connections that are made at the same time: after a restart, all at once would keep the server from its work. */
+const CONNECTING = 4;
 
 /** Opens the pool. Connections are made when needed, kept while they are used, and carry no session state to reset. */
 export const createDatabase = async (options: PoolOptions): Promise<Database> => {
-  const { url, size, waitMs, idleMs = IDLE_MS, observer } = options;
+  const { url, size, waitMs, idleMs = IDLE_MS, observer, retries = ONCE, breaker } = options;
   const counts = { acquisitions: 0, acquisitionWaitMs: 0, acquisitionTimeouts: 0, connects: 0, failedConnects: 0 };
   const onConnect = (succeeded: boolean) => {
     counts.connects += 1;
     if (!succeeded) counts.failedConnects += 1;
   };
+  const connections = createConnections<Send>(idleMs);
+  // Slonik forgets who waits when a connection cannot be made, so nobody waits inside it.
+  const slots = createSlots(size, waitMs, () => connections.acquired + connections.idle + CONNECTING);
   const pool: DatabasePool = await createPool(url, {
-    driverFactory: createDriver({ url, applicationName: 'jeex-persistence', onConnect }),
+    driverFactory: createDriver({
+      url,
+      applicationName: 'jeex-persistence',
+      onConnect,
+      breaker,
+      connections,
+      onOpen: () => slots.widen(),
+    }),
     maxPoolSize: size,
-    idleTimeout: idleMs,
+    idleTimeout: 'DISABLE_TIMEOUT',
+    maximumConnectionAge: 'DISABLE_TIMEOUT',
     statementTimeout: 'DISABLE_TIMEOUT',
     idleInTransactionSessionTimeout: 'DISABLE_TIMEOUT',
     connectionTimeout: 3_000,
     connectionRetryLimit: 1,
-    queryRetryLimit: 2,
+    // It would send again at once, on the same connection.
+    queryRetryLimit: 0,
     resetConnection: async () => {},
   });
   // Slonik reports here what has already failed a call or ended an idle connection.
   pool.on('error', () => {});
-  // Slonik forgets who waits when a connection cannot be made, so nobody waits inside it.
-  const slots = createSlots(size, waitMs);
-  const query = async <T extends ParamTypes, R>(
-    statement: Statement<T, R>,
-    params: Params<T>,
-    asker: Asker = {},
-  ): Promise<R[]> => {
+  const runRows: RunRows = async (statement, params, asker, asked) => {
     const { signal } = asker;
-    const observed = observe(observer, statement, asker);
+    const observed = observe(observer, statement, asker, asked);
     let sent = false;
     const onSend = () => {
-      // Slonik sends again what met a deadlock.
-      if (sent) return;
       sent = true;
       counts.acquisitions += 1;
       counts.acquisitionWaitMs += observed.send();
     };
-    const work = () => passage.run({ signal, onSend }, () => pool.any(statement.token(params)));
+    const work = () => onPassage({ signal, onSend }, () => pool.any(statement.token(params)));
     let rows: readonly AnyRow[];
     try {
-      rows = (await slots.run(work, signal)) as readonly AnyRow[];
+      rows = (await slots.run({ lane: statement.lane, share: asker, signal, work })) as readonly AnyRow[];
     } catch (error) {
-      if (error instanceof WaitedTooLong) counts.acquisitionTimeouts += 1;
-      const refusal = ended(refused(error, statement.name, sent, signal), signal);
+      const refusal = refused(error, statement.name, sent, signal);
+      if (refusal.cause instanceof WaitedTooLong) counts.acquisitionTimeouts += 1;
       observed.end(errorTypeOf(error, refusal));
       throw refusal;
     }
     observed.end(null);
-    return accept(statement, params, rows);
+    return rows;
   };
+  /** Each try waits for its own turn. */
+  const repeated = <T extends ParamTypes, R, A>(
+    statement: Statement<T, R>,
+    params: Params<T>,
+    { signal, correlationId }: Asker,
+    attempt: (tries: number) => Promise<A>,
+  ): Promise<A> =>
+    retries.run({ statement: statement.name, harmless: isHarmless(statement, params), signal, correlationId }, attempt);
+  const runAgain: RunRows = (statement, params, asker, asked) =>
+    repeated(statement, params, asker, (tries) => runRows(statement, params, asker, tries === 1 ? asked : undefined));
+  const coalescer = createCoalescer(runAgain);
   return {
-    run: query,
+    run: async (statement, params, asker = {}) =>
+      statement.shared === null
+        ? repeated(statement, params, asker, async () =>
+            accept(statement, params, await runRows(statement, params, asker)),
+          )
+        : coalescer.run(statement, params, asker),
     state: () => {
-      const { acquiredConnections: acquired, idleConnections: idle } = pool.state();
-      return { acquired, idle, limit: size, waiting: slots.waiting, ...counts };
+      const { acquired, idle } = connections;
+      return {
+        acquired,
+        idle,
+        limit: size,
+        waiting: slots.waiting + coalescer.waiting,
+        ...counts,
+        retries: { ...retries.counts },
+        breaker: breaker?.state ?? 'closed',
+      };
     },
-    end: () => pool.end(),
+    end: async () => {
+      await pool.end();
+      await connections.end();
+    },
   };
 };
 

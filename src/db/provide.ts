@@ -11,6 +11,8 @@ export interface Provided {
   readonly migrationUrl: string;
   /** As jeex_monitor, direct; the app's own where no other is configured. */
   readonly monitorUrl: string;
+  /** As jeex_app, direct, for notifications; null where none is configured. */
+  readonly listenUrl: string | null;
   /** As a superuser or an administrator, to the same database; null where none is known. */
   readonly adminUrl: string | null;
   /** For the start line: where the database is, without passwords. */
@@ -69,6 +71,7 @@ const embeddedUrls = ({ adminUrl, secrets }: Pick<Embedded, 'adminUrl' | 'secret
   appUrl: withLogin(adminUrl, EMBEDDED_DATABASE, 'jeex_app', secrets.app),
   migrationUrl: withLogin(adminUrl, EMBEDDED_DATABASE, 'jeex_owner', secrets.owner),
   monitorUrl: withLogin(adminUrl, EMBEDDED_DATABASE, 'jeex_monitor', secrets.monitor),
+  listenUrl: withLogin(adminUrl, EMBEDDED_DATABASE, 'jeex_app', secrets.app),
   adminUrl: withDatabase(adminUrl, EMBEDDED_DATABASE),
 });
 
@@ -84,13 +87,14 @@ const shared = (running: Running): Provided => ({
 });
 
 function configured(appUrl: string, config: Config): Provided {
-  const { migrationDatabaseUrl, monitorDatabaseUrl, adminDatabaseUrl } = config;
+  const { migrationDatabaseUrl, monitorDatabaseUrl, listenDatabaseUrl, adminDatabaseUrl } = config;
   const { host, pathname } = new URL(appUrl);
   const database = decodeURIComponent(pathname.slice(1));
   return {
     appUrl,
     migrationUrl: migrationDatabaseUrl ?? appUrl,
     monitorUrl: monitorDatabaseUrl ?? appUrl,
+    listenUrl: listenDatabaseUrl,
     adminUrl: adminDatabaseUrl === null ? null : withDatabase(adminDatabaseUrl, database),
     note: `PostgreSQL ${host}${pathname}`,
     secrets: null,

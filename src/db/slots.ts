@@ -1,4 +1,22 @@
-/** A place in a limited number of places, waited for in order. */
+import { createFairQueue, type FairQueue, type Share } from './fair-queue.ts';
+
+/** What work does: reads and writes wait apart, so that neither keeps the other out. */
+export type Lane = 'read' | 'write';
+
+/** Who waits, on whose account, and until when. */
+interface Waiter {
+  readonly share: Share;
+  readonly proceed: () => void;
+}
+
+interface Work<T> {
+  readonly lane: Lane;
+  readonly share: Share;
+  readonly signal: AbortSignal | undefined;
+  readonly work: () => Promise<T>;
+}
+
+/** A place in a limited number of places, waited for in turn. */
 export interface Slots {
   /** How many wait. */
   readonly waiting: number;
@@ -6,69 +24,120 @@ export interface Slots {
    * Runs work as soon as a slot is free.
    * @throws the signal's reason when it aborts first, and `WaitedTooLong`: then the work was not begun
    */
-  run<T>(work: () => Promise<T>, signal?: AbortSignal): Promise<T>;
+  run<T>(work: Work<T>): Promise<T>;
+  /** More are usable than before: lets in who waits for them. */
+  widen(): void;
 }
 
-/** No slot was free in time. */
+/** No slot was free in time, or none will be. */
 export class WaitedTooLong extends Error {}
 
-/**
- * A limit on what runs at once. Whoever waits can leave, and a slot is passed on whatever becomes of its work.
- * @param waitMs how long one waits at most, in milliseconds
- */
-export const createSlots = (limit: number, waitMs = Number.POSITIVE_INFINITY): Slots => {
-  const queue = new Set<() => void>();
-  let free = limit;
+/** Of the slots, one in this many is left to the other lane. */
+const LEFT_TO_OTHERS = 4;
+/** How many wait in a lane, when they wait for one share's sake; of several shares each has its part of it. */
+const MAX_WAITING = 1000;
+/** How much the newest work tells of how long work takes. */
+const NEWEST = 0.05;
 
-  const wait = (signal: AbortSignal | undefined): Promise<void> =>
+interface LaneState {
+  readonly queue: FairQueue<Waiter>;
+  readonly most: number;
+  running: number;
+  /** How long work takes, in milliseconds, the newest counting most. */
+  meanMs: number;
+}
+
+/**
+ * A limit on what runs at once. Whoever waits can leave, and a slot is passed on whatever becomes of its work. Shares have
+ * their turn one after the other, and lanes too; one that waits for more than can be done in time is told so at once.
+ * @param waitMs how long one waits at most, in milliseconds
+ * @param usable how many of them may be in use now
+ */
+export const createSlots = (limit: number, waitMs = Number.POSITIVE_INFINITY, usable = () => limit): Slots => {
+  const lane = (): LaneState => ({
+    queue: createFairQueue(),
+    most: Math.max(1, limit - Math.floor(limit / LEFT_TO_OTHERS)),
+    running: 0,
+    meanMs: 0,
+  });
+  const lanes: Readonly<Record<Lane, LaneState>> = { read: lane(), write: lane() };
+  let free = limit;
+  let last: Lane = 'write';
+
+  /** @throws WaitedTooLong for who would wait in vain */
+  const checkRoom = ({ queue, most, meanMs }: LaneState, share: Share): void => {
+    const [depth, shares] = [queue.depth(share), Math.max(1, queue.shares)];
+    if (depth * shares >= MAX_WAITING) throw new WaitedTooLong(`${depth} wait already`);
+    const expectedMs = (depth * shares * meanMs) / most;
+    if (expectedMs > waitMs) throw new WaitedTooLong(`${Math.round(expectedMs)} ms of work wait already`);
+  };
+
+  const wait = ({ queue }: LaneState, share: Share, signal: AbortSignal | undefined): Promise<void> =>
     new Promise((resolve, reject) => {
       let patience: NodeJS.Timeout | undefined;
-      const stopWaiting = () => {
-        queue.delete(proceed);
+      const end = () => {
         clearTimeout(patience);
         signal?.removeEventListener('abort', leave);
       };
       const proceed = () => {
-        stopWaiting();
+        end();
         resolve();
       };
-      const leave = () => {
-        stopWaiting();
-        reject(signal?.reason);
+      const waiter: Waiter = { share, proceed };
+      const refuse = (reason: unknown) => {
+        queue.remove(waiter, share);
+        end();
+        reject(reason);
       };
-      const giveUp = () => {
-        stopWaiting();
-        reject(new WaitedTooLong(`no slot of ${limit} was free within ${waitMs} ms`));
-      };
+      const leave = () => refuse(signal?.reason);
+      const giveUp = () => refuse(new WaitedTooLong(`no slot of ${limit} was free within ${waitMs} ms`));
       signal?.addEventListener('abort', leave, { once: true });
       if (Number.isFinite(waitMs)) patience = setTimeout(giveUp, waitMs);
-      queue.add(proceed);
+      queue.add(waiter, share);
     });
 
-  const enter = (signal: AbortSignal | undefined): Promise<void> | undefined => {
-    signal?.throwIfAborted();
-    if (free === 0) return wait(signal);
+  const isRoom = (): boolean => free > 0 && limit - free < usable();
+
+  const occupy = (state: LaneState): void => {
     free -= 1;
-    return undefined;
+    state.running += 1;
   };
 
-  const passOn = () => {
-    const [next] = queue;
-    if (next) next();
-    else free += 1;
+  /** Lets in who is next, as long as there is room: of the lane that was not the last one first. */
+  const passOn = (): void => {
+    while (isRoom()) {
+      const order: readonly Lane[] = last === 'read' ? ['write', 'read'] : ['read', 'write'];
+      const next = order.find((name) => lanes[name].queue.size > 0 && lanes[name].running < lanes[name].most);
+      if (next === undefined) return;
+      last = next;
+      occupy(lanes[next]);
+      lanes[next].queue.take()?.proceed();
+    }
   };
 
   return {
     get waiting() {
-      return queue.size;
+      return lanes.read.queue.size + lanes.write.queue.size;
     },
-    run: async (work, signal) => {
-      await enter(signal);
+    run: async ({ lane: name, share, signal, work }) => {
+      signal?.throwIfAborted();
+      const state = lanes[name];
+      if (isRoom() && state.running < state.most && state.queue.size === 0) {
+        occupy(state);
+      } else {
+        checkRoom(state, share);
+        await wait(state, share, signal);
+      }
+      const began = performance.now();
       try {
         return await work();
       } finally {
+        state.meanMs += NEWEST * (performance.now() - began - state.meanMs);
+        state.running -= 1;
+        free += 1;
         passOn();
       }
     },
+    widen: passOn,
   };
 };

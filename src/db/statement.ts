@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import { createSqlTag, type FragmentSqlToken, type QuerySqlToken } from 'slonik';
 import type { ZodType } from 'zod';
+import type { Lane } from './slots.ts';
 
 export const sql = createSqlTag();
 
@@ -36,6 +37,10 @@ export type Refs<T extends ParamTypes> = { readonly [K in keyof T]: FragmentSqlT
 
 /** A statement with a fixed text: built once at load, sent prepared under a name made from its hash. */
 export interface Statement<T extends ParamTypes, R> {
+  /** What it does: a write is sent again only where that is known to be the same. */
+  readonly lane: Lane;
+  /** The same for many askers at once, whose rows have a `place` and are a point read's each; null: nobody shares it. */
+  readonly shared: Statement<Readonly<Record<string, never>>, R> | null;
   readonly name: string;
   readonly text: string;
   readonly params: ParamTypes;
@@ -55,6 +60,10 @@ interface Definition<T extends ParamTypes, R> {
   readonly sql: (p: Refs<T>) => FragmentSqlToken;
 }
 
+interface Kind<R> extends Pick<Statement<never, R>, 'scoped' | 'lane'> {
+  readonly shared?: Statement<never, R>['shared'];
+}
+
 const registered = new Map<string, Statement<never, unknown>>();
 
 /** Every statement of the service, by name. */
@@ -64,7 +73,10 @@ export const registry: ReadonlyMap<string, Statement<never, unknown>> = register
  * Defines a statement. Its text goes once through Slonik's tag with the parameters' names as values, so that a call only
  * has to put its values in order; nothing but a bound parameter can enter the text.
  */
-const define = <T extends ParamTypes, R>(definition: Definition<T, R>, scoped: boolean): Statement<T, R> => {
+const define = <T extends ParamTypes, R>(
+  definition: Definition<T, R>,
+  { scoped, lane, shared = null }: Kind<R>,
+): Statement<T, R> => {
   const refs = Object.fromEntries(
     Object.entries(definition.params).map(([key, type]) => {
       const cast = { ...sql.fragment``, sql: `::${type.replace('?', '')}` };
@@ -79,6 +91,8 @@ const define = <T extends ParamTypes, R>(definition: Definition<T, R>, scoped: b
   const name = `${definition.name}_${createHash('sha256').update(text).digest('hex').slice(0, 12)}`;
   const template = sql.prepared(name, definition.row)`select`;
   const statement: Statement<T, R> = {
+    lane,
+    shared,
     name: definition.name,
     text,
     params: definition.params,
@@ -96,10 +110,62 @@ const define = <T extends ParamTypes, R>(definition: Definition<T, R>, scoped: b
 
 /** A statement that touches no project's rows, or only through a definer function. A `verdict` column is obeyed. */
 export const statement = <T extends ParamTypes, R>(definition: Definition<T, R>): Statement<T, R> =>
-  define(definition, false);
+  define(definition, { scoped: false, lane: 'read' });
 
 const SCOPE = { project: 'uuid', actor: 'uuid?' } as const;
 type ScopeTypes = typeof SCOPE;
+
+/** Parameters of which each asker has one value. */
+type Each<T extends ParamTypes> = { readonly [K in keyof T]: `${keyof PgTypes}[]` };
+
+const eachOf = <T extends ParamTypes>(params: T): Each<T> =>
+  Object.fromEntries(
+    Object.entries(params).map(([name, type]) => [name, `${type.replace('?', '')}[]`]),
+  ) as unknown as Each<T>;
+
+/** The askers, one a row, whose arrays stand for parameters: `asked.after` is an asker's element of the parameter `after`. */
+const asked = <T extends ParamTypes>(refs: Refs<Each<T>>): FragmentSqlToken => {
+  const names = Object.keys(refs);
+  const columns = [...names, 'place'].map((name) => sql.identifier([name]));
+  const arrays = names.map((name) => refs[name] as FragmentSqlToken);
+  return sql.fragment`unnest(${sql.join(arrays, sql.fragment`, `)}) with ordinality as asked (${sql.join(columns, sql.fragment`, `)})`;
+};
+
+const askedRefs = <T extends ParamTypes>(params: T): Refs<T> =>
+  Object.fromEntries(
+    Object.keys(params).map((name) => [name, sql.fragment`asked.${sql.identifier([name])}`]),
+  ) as unknown as Refs<T>;
+
+interface PointDefinition<T extends ParamTypes, R> extends Omit<Definition<T, R>, 'sql'> {
+  readonly select: FragmentSqlToken;
+  /** What to select from; `together`: for one asker of several. */
+  readonly from: (p: Refs<T>, together: boolean) => FragmentSqlToken;
+}
+
+/** The one row of one asker. What several ask for at the same moment is one statement, with an entry for each of them. */
+const definePoint = <T extends ParamTypes, R>(definition: PointDefinition<T, R>, scoped: boolean): Statement<T, R> => {
+  const { name, params, row, select, from } = definition;
+  const shared = define<Each<T>, R>(
+    {
+      name: `${name}_shared`,
+      params: eachOf(params),
+      row,
+      sql: (p) => sql.fragment`
+select asked.place, ${select}
+from ${asked(p)}
+cross join lateral ${from(askedRefs(params), true)}`,
+    },
+    { scoped, lane: 'read' },
+  );
+  return define(
+    { name, params, row, sql: (p) => sql.fragment`select ${select} from ${from(p, false)}` },
+    { scoped, lane: 'read', shared: shared as unknown as Statement<never, R>['shared'] },
+  );
+};
+
+/** A point read of a definer function that decides itself who may see what. */
+export const pointOf = <const T extends ParamTypes, R>(definition: PointDefinition<T, R>): Statement<T, R> =>
+  definePoint(definition, false);
 
 interface ReadDefinition<T extends ParamTypes, R> extends Omit<Definition<T & ScopeTypes, R>, 'params'> {
   /** What the query takes besides `project` and `actor`. */
@@ -119,6 +185,14 @@ left join lateral (
   select ${columns} from (${query}) as query where scope.project_id is not null offset 0
 ) as fenced on true`;
 
+const IN_SCOPE = sql.fragment`scope.verdict, fenced.*`;
+const PRESENT = sql.fragment`true as present, query.*`;
+
+type Scoped<T extends ParamTypes, R> = Pick<ReadDefinition<T, R>, 'need' | 'withDeleted'>;
+
+const entered = <T extends ParamTypes, R>({ need, withDeleted }: Scoped<T, R>, p: Refs<T & ScopeTypes>) =>
+  sql.fragment`enter_project(${p.project}, ${p.actor}, ${sql.literalValue(need)}, ${withDeleted?.(p) ?? sql.fragment`false`}) as scope`;
+
 /** A read in one project. `sql` selects its rows, `project_id` among them, from tables joined on `scope.project_id`. */
 export const read = <const T extends ParamTypes, R>(definition: ReadDefinition<T, R>): Statement<T & ScopeTypes, R> =>
   define(
@@ -127,8 +201,34 @@ export const read = <const T extends ParamTypes, R>(definition: ReadDefinition<T
       params: { ...definition.params, ...SCOPE },
       row: definition.row,
       sql: (p) => sql.fragment`
-select scope.verdict, fenced.*
-from enter_project(${p.project}, ${p.actor}, ${sql.literalValue(definition.need)}, ${definition.withDeleted?.(p) ?? sql.fragment`false`}) as scope${fence(definition.sql(p), sql.fragment`true as present, query.*`)}`,
+select ${IN_SCOPE}
+from ${entered(definition, p)}${fence(definition.sql(p), PRESENT)}`,
+    },
+    { scoped: true, lane: 'read' },
+  );
+
+/** What one row may weigh that several wait for: more, and it is read apart. */
+export const MOST_TOGETHER_BYTES = 128 * 1024;
+
+interface PointReadDefinition<T extends ParamTypes, R> extends Omit<ReadDefinition<T, R>, 'sql'> {
+  readonly sql: (p: Refs<T & ScopeTypes>, together: boolean) => FragmentSqlToken;
+}
+
+/**
+ * A read of one row in one project, which calls that wait at the same moment share, each behind an entry of its own. Where
+ * `together`, a row that is too large to be waited for by others leaves its content out and says `apart`: it is read again
+ * for its asker alone.
+ */
+export const pointRead = <const T extends ParamTypes, R>(
+  definition: PointReadDefinition<T, R>,
+): Statement<T & ScopeTypes, R> =>
+  definePoint<T & ScopeTypes, R>(
+    {
+      name: definition.name,
+      params: { ...definition.params, ...SCOPE },
+      row: definition.row,
+      select: IN_SCOPE,
+      from: (p, together) => sql.fragment`${entered(definition, p)}${fence(definition.sql(p, together), PRESENT)}`,
     },
     true,
   );
@@ -155,17 +255,12 @@ export const readEach = <const T extends ParamTypes, R>(
       name: definition.name,
       params: { ...ASKED, ...definition.params },
       row: definition.row,
-      sql: (p) => {
-        const names = Object.keys({ ...ASKED, ...definition.params });
-        const arrays = names.map((name) => (p as Readonly<Record<string, FragmentSqlToken>>)[name] as FragmentSqlToken);
-        const columns = [...names, 'place'].map((name) => sql.identifier([name]));
-        return sql.fragment`
+      sql: (p) => sql.fragment`
 select asked.place, scope.verdict as entered, fenced.*
-from unnest(${sql.join(arrays, sql.fragment`, `)}) with ordinality as asked (${sql.join(columns, sql.fragment`, `)})
-cross join lateral enter_project(asked.project, asked.actor, ${sql.literalValue(definition.need)}) as scope${fence(definition.sql())}`;
-      },
+from ${asked(p as unknown as Refs<Each<T & ScopeTypes>>)}
+cross join lateral ${entered({ need: definition.need }, askedRefs(SCOPE))}${fence(definition.sql())}`,
     },
-    false,
+    { scoped: false, lane: 'read' },
   );
 
 const CALL = {
@@ -226,7 +321,7 @@ select w.verdict, w.detail, ${definition.select ?? sql.fragment`(w.result).*`}
 from ${definition.sql(p as unknown as Refs<T>, call)} as w ${definition.join ?? sql.fragment``}`;
       },
     },
-    false,
+    { scoped: false, lane: 'write' },
   );
 
 /** For batches: the rows of `w.results`, in order. */

@@ -53,7 +53,8 @@ const feed = async ({ story, owner, projectId }: Cast): Promise<void> => {
   story.same('a watcher who begins at 0 is sent the same changes', watched, changes);
 };
 
-const linkOf = (change: Change): Link => ({
+/** A change as its chain sees it. */
+export const linkOf = (change: Change): Link => ({
   project_id: change.projectId,
   revision: change.revision,
   kind: ChangeKind[change.kind],

@@ -8,7 +8,7 @@ import { passwords } from './passwords.ts';
 import type { Patient } from './patient.ts';
 import { plan } from './plan.ts';
 import { pooler } from './pooler.ts';
-import { direct, reach } from './reach.ts';
+import { direct, listener, reach } from './reach.ts';
 import { audited, definitions, quietLog, role, walls } from './role.ts';
 import { roles } from './roles.ts';
 import { schema } from './schema.ts';
@@ -19,7 +19,7 @@ import { transport } from './transport.ts';
 /** In the order they are done: what stands in the way of others comes first. */
 export const CHECKS: readonly Check[] = [
   ...[environment, certificate, tokens],
-  ...[reach, direct, transport, clock, schema, encryption],
+  ...[reach, direct, listener, transport, clock, schema, encryption],
   ...[role, walls, definitions, roles, passwords, quietLog, audited],
   ...[version, extensions, durability, locale, archive],
   ...[pooler, plan],

@@ -79,3 +79,59 @@ const examineOwner = async (client: Client) => {
     ],
   };
 };
+
+/** The listener's connection, on which other processes tell what they have changed. */
+export const listener: Check = {
+  group: 'database',
+  name: "the listener's connection",
+  run: async (patient) => {
+    if (patient.config.listenDatabaseUrl === null && !isEmbedded(patient)) {
+      throw new Skip('LISTEN_DATABASE_URL is unset here: what other processes change is found by polling');
+    }
+    const home = await homeOf(await patient.app());
+    const { listenUrl } = await patient.database();
+    try {
+      return await withClient(listenUrl ?? '', (client) => examineListener(client, home));
+    } catch (error) {
+      return cannotBeReached('LISTEN_DATABASE_URL', error);
+    }
+  },
+};
+
+/** Where a session is, and as whom. */
+interface Home {
+  readonly role: string;
+  readonly database: string;
+  /** When its server started, which no other has done in the same microsecond. */
+  readonly started: string;
+}
+
+const homeOf = async (client: Client): Promise<Home> => {
+  const { rows } = await client.query<Home>(
+    'select current_user as role, current_database() as database, pg_postmaster_start_time()::text as started',
+  );
+  return rows[0] as Home;
+};
+
+const examineListener = async (client: Client, home: Home) => {
+  const pooled = await isPooled(client);
+  const { role, database, started } = await homeOf(client);
+  const elsewhere = database !== home.database || started !== home.started;
+  return {
+    seen: `as ${role}, ${way(pooled)}`,
+    faults: [
+      ...(pooled
+        ? [
+            failed(
+              'it goes through a pooler, which passes no notification on',
+              "name PostgreSQL's own host and port in LISTEN_DATABASE_URL",
+            ),
+          ]
+        : []),
+      ...(elsewhere
+        ? [failed('it leads to another database than DATABASE_URL', 'name the same one in LISTEN_DATABASE_URL')]
+        : []),
+      ...(role === home.role ? [] : [failed(`it is not ${home.role}`, `name that role in LISTEN_DATABASE_URL`)]),
+    ],
+  };
+};

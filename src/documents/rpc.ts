@@ -5,9 +5,11 @@ import {
   DiffLineKind,
   type DocumentService,
   DocumentVersionSchema,
+  type GetVersionRequest,
   View,
 } from '../gen/jeex/persistence/v1/document_service_pb.js';
 import { invalidField, Refusal, refusalOf } from '../refusal.ts';
+import type { Call } from '../rpc/call.ts';
 import type { Context } from '../rpc/context.ts';
 import { oneOr } from '../rpc/convert.ts';
 import type { ServiceHandlers } from '../rpc/handlers.ts';
@@ -46,6 +48,17 @@ const checkRevision = (asked: bigint, reached: bigint): void => {
 
 export const documentHandlers = ({ db, pager }: Context): ServiceHandlers<typeof DocumentService> => {
   const diffs = createDiffPool();
+
+  const readVersion = async (request: GetVersionRequest, call: Call) => {
+    const { projectId: project, documentType: document_type, version, atRevision: at_revision } = request;
+    const params = { project, actor: call.actor, document_type, version, full: request.view !== View.BASIC };
+    if (at_revision === 0n) return oneOr(await db.run(statements.getVersion, params, call), documentNotFound);
+    const row = oneOr(await db.run(statements.getVersionAt, { ...params, at_revision }, call), documentNotFound);
+    checkRevision(at_revision, row.revision);
+    if (!row.known) throw documentNotFound();
+    return row;
+  };
+
   return {
     appendVersion: async (request, call) => {
       const params = { project: request.projectId, entry_field: null, ...entryParams([request]), ...callParams(call) };
@@ -71,17 +84,7 @@ export const documentHandlers = ({ db, pager }: Context): ServiceHandlers<typeof
     },
 
     getVersion: async (request, call) => {
-      const params = {
-        project: request.projectId,
-        actor: call.actor,
-        document_type: request.documentType,
-        version: request.version,
-        at_revision: request.atRevision,
-        full: request.view !== View.BASIC,
-      };
-      const row = oneOr(await db.run(statements.getVersion, params, call), documentNotFound);
-      checkRevision(request.atRevision, row.revision);
-      if (!row.known) throw documentNotFound();
+      const row = await readVersion(request, call);
       if (row.id === null) throw versionNotFound('version');
       return { version: versionOf(row) };
     },

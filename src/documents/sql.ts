@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { EACH_RESULT, read, sql, statement, write } from '../db/statement.ts';
+import { EACH_RESULT, MOST_TOGETHER_BYTES, pointRead, read, sql, statement, write } from '../db/statement.ts';
 import { HEADLINE_START, HEADLINE_STOP } from './documents.ts';
 import { ENTRY_TYPES } from './entries.ts';
 import { VersionRow } from './version.ts';
@@ -68,24 +68,54 @@ export const restoreVersion = write({
   ${p.expected})`,
 });
 
-const found = { known: z.boolean(), revision: z.bigint() };
+/** Whether a version `v` is small enough to be read together with others'. */
+const SMALL = sql.fragment`v.size_bytes <= ${sql.literalValue(String(MOST_TOGETHER_BYTES))}::bigint`;
 
-/** One version, or why there is none: `known` tells whether the project has (or had, at `at_revision`) the document. */
-export const getVersion = read({
+const dated = { known: z.boolean(), revision: z.bigint() };
+const BODY = sql.fragment`b.content`;
+
+/** What is too large to be read together with others' is left out, and said to be apart. */
+const contentOf = (full: Fragment, together: boolean): { readonly columns: Fragment; readonly join: Fragment } =>
+  together
+    ? {
+        columns: sql.fragment`${BODY}, ${full} and not ${SMALL} as apart`,
+        join: body(sql.fragment`${full} and ${SMALL}`),
+      }
+    : { columns: BODY, join: body(full) };
+
+/** One version, or why there is none: no row where the project has no such document. */
+export const getVersion = pointRead({
   name: 'documents.get',
   need: 'reader',
+  params: { document_type: 'text', version: 'int4', full: 'bool' },
+  row: z.union([VersionRow.extend({ content }), absent]),
+  sql: (p, together) => {
+    const { columns, join } = contentOf(p.full, together);
+    return sql.fragment`
+select d.project_id, ${VERSION}, ${columns}
+from documents d
+left join ${version(sql.fragment`case when ${p.version} = 0 then d.head_version else ${p.version} end`)}${join}
+where d.project_id = scope.project_id and d.document_type = ${p.document_type}`;
+  },
+});
+
+/** The same as of a revision: `known` tells whether the project had the document then. */
+export const getVersionAt = pointRead({
+  name: 'documents.get_at',
+  need: 'reader',
   params: { document_type: 'text', version: 'int4', at_revision: 'int8', full: 'bool' },
-  row: z.union([VersionRow.extend({ ...found, content }), absent.extend(found)]),
-  sql: (p) => sql.fragment`
-select p.id as project_id, p.revision, head.version is not null as known, ${VERSION}, b.content
+  row: z.union([VersionRow.extend({ ...dated, content }), absent.extend(dated)]),
+  sql: (p, together) => {
+    const { columns, join } = contentOf(p.full, together);
+    return sql.fragment`
+select p.id as project_id, p.revision, head.version is not null as known, ${VERSION}, ${columns}
 from projects p
 left join documents d on d.project_id = scope.project_id and d.document_type = ${p.document_type}
-left join lateral (
-  select case when ${p.at_revision} = 0 then d.head_version else ${headAt(p.at_revision)} end as version
-) as head on true
+left join lateral (select ${headAt(p.at_revision)} as version) as head on true
 left join ${version(sql.fragment`case when ${p.version} = 0 then head.version else ${p.version} end`)}
-  and v.version <= head.version${body(p.full)}
-where p.id = scope.project_id`,
+  and v.version <= head.version${join}
+where p.id = scope.project_id`;
+  },
 });
 
 /** The versions of these names that exist, in the names' order, as many as fit into a page, and the one it ends before. */

@@ -1,7 +1,16 @@
 import type { FragmentSqlToken } from 'slonik';
 import { z } from 'zod';
 import { prefixed } from '../db/prefixed.ts';
-import { EACH_RESULT, type Refs, read, sql, statement, write } from '../db/statement.ts';
+import {
+  EACH_RESULT,
+  MOST_TOGETHER_BYTES,
+  pointRead,
+  type Refs,
+  read,
+  sql,
+  statement,
+  write,
+} from '../db/statement.ts';
 import { ENTRY_TYPES } from '../documents/entries.ts';
 import { VersionRow } from '../documents/version.ts';
 
@@ -50,14 +59,20 @@ const COLUMNS = sql.join(
 );
 const WITH_INPUT = sql.fragment`(w.result).*, w.input_type, w.input`;
 
+/** Whether a run's payloads are small enough to be read together with others'; their lengths are known without reading them. */
+const SMALL = sql.fragment`coalesce(octet_length(i.data), 0) + coalesce(octet_length(o.data), 0) <= ${sql.literalValue(String(MOST_TOGETHER_BYTES))}`;
+const whole = (column: FragmentSqlToken, together: boolean): FragmentSqlToken =>
+  together ? sql.fragment`case when ${SMALL} then ${column} end` : column;
+
 /** A run with its input and output. */
-export const getExecution = read({
+export const getExecution = pointRead({
   name: 'executions.get',
   need: 'member',
   params: { id: 'uuid' },
   row: wholeRow,
-  sql: (p) => sql.fragment`
-select ${COLUMNS}, i.content_type as input_type, i.data as input, o.content_type as output_type, o.data as output
+  sql: (p, together) => sql.fragment`
+select ${COLUMNS}, i.content_type as input_type, ${whole(sql.fragment`i.data`, together)} as input,
+  o.content_type as output_type, ${whole(sql.fragment`o.data`, together)} as output${together ? sql.fragment`, not (${SMALL}) as apart` : sql.fragment``}
 from agent_executions e
 left join execution_payloads i on i.project_id = scope.project_id and i.execution_id = e.id and i.kind = 'input'
 left join execution_payloads o on o.project_id = scope.project_id and o.execution_id = e.id and o.kind = 'output'
@@ -192,12 +207,15 @@ export const completeExecution = write({
 
 const count = z.object({ done: z.number() });
 
-/** Ends what is due in one project; 0 when nothing is. A failure tells of a project that was left for later. */
+/** Ends what is due in one project, and tells which; 0 when nothing is. A failure tells of a project that was left for later. */
 export const sweep = statement({
   name: 'executions.sweep',
   params: { most: 'int4' },
-  row: count.extend({ failure: z.string().nullable() }),
-  sql: (p) => sql.fragment`select swept as done, failure from sweep(${p.most})`,
+  row: count.extend({ failure: z.string().nullable(), project_id: z.string().nullable() }),
+  // The function is still in the scope of the project in which it ended something.
+  sql: (p) => sql.fragment`
+select swept as done, failure, case when swept > 0 then current_setting('jeex.project_id', true) end as project_id
+from sweep(${p.most})`,
 });
 
 /** Purges one project whose time has come; 0 when there is none. */

@@ -36,6 +36,8 @@ export const monitorGauges = (report: Report, measurements: Measurements): Gauge
   ...pgbouncerGauges(report),
 ];
 
+const BREAKER_STATES: readonly Report['pool']['breaker'][] = ['closed', 'open', 'half_open'];
+
 const serviceGauges = ({ pool, ready, server, ...report }: Report, { slow }: Measurements): Gauge[] => [
   updowncounter(
     'db.client.connection.count',
@@ -56,6 +58,18 @@ const serviceGauges = ({ pool, ready, server, ...report }: Report, { slow }: Mea
     pool.acquisitionTimeouts,
     POOL,
   ]),
+  counter(
+    'jeex.db.retries',
+    '{statement}',
+    'Statements that were sent again, by what they had failed with; `exhausted`: that were not, since too many had been.',
+    ...Object.entries(pool.retries).map(([reason, count]): Point => [count, { reason }]),
+  ),
+  gauge(
+    'jeex.db.breaker',
+    '1',
+    'The state of the circuit breaker before new connections: 1 for the one it is in.',
+    ...BREAKER_STATES.map((state): Point => [pool.breaker === state ? 1 : 0, { state }]),
+  ),
   gauge('jeex.ready', '1', 'Whether the service serves calls: 1 or 0.', [ready ? 1 : 0]),
   gauge(
     'jeex.slow_queries',

@@ -1,6 +1,6 @@
 import type { JsonObject } from '@bufbuild/protobuf';
 import { z } from 'zod';
-import { read, sql, statement, write } from '../db/statement.ts';
+import { pointRead, read, sql, statement, write } from '../db/statement.ts';
 
 const row = z.object({
   id: z.string(),
@@ -47,7 +47,7 @@ export type UsageRow = z.infer<typeof usageRow>;
 
 const WITH_ROLE = sql.fragment`(w.result).*, w.role`;
 
-export const getProject = read({
+export const getProject = pointRead({
   name: 'projects.get',
   need: 'reader',
   params: { show_deleted: 'bool' },

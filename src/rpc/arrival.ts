@@ -9,6 +9,7 @@ import {
   type StatusObject,
   status,
 } from '@grpc/grpc-js';
+import { Refusal } from '../refusal.ts';
 import { deadlinePassed, isPast } from './deadline.ts';
 import { type Entry, timingOf } from './entry.ts';
 import { bareFailure, Code, codeNameOf, type Failure, statusBytes } from './errors.ts';
@@ -58,6 +59,7 @@ export const admitAtHeaders = (
       if (whole || !entry) send(sent);
       else if (!refused) cut(pipeline.fail(entry, causeOf(sent)));
     };
+    if (plan.endless) endWithConnection(call, () => entry);
     // Before a first message, grpc-js sends headers without a word in them.
     call.sendMetadata = (metadata) => {
       if (entry) sendHeaders();
@@ -110,6 +112,22 @@ const headersOnce = (send: (headers: Metadata) => void, plan: MethodPlan, entere
     send(headers);
   };
 };
+
+/**
+ * Ends a watch behind a message once its connection takes no more calls, as one does that has had its time: the watch would keep
+ * it open, and its client away from the replicas that were added meanwhile.
+ */
+const endWithConnection = (call: ServerInterceptingCallInterface, entered: () => Entry | null) => {
+  const sendMessage = call.sendMessage.bind(call);
+  call.sendMessage = (message, sent) =>
+    sendMessage(message, () => {
+      if (streamOf(call).session?.closed) entered()?.controller.abort(connectionEnds());
+      sent();
+    });
+};
+
+const connectionEnds = (): Refusal =>
+  new Refusal('SHUTTING_DOWN', 'this connection takes no more calls; go on from the last revision on another one');
 
 const whenAdmitted = (pipeline: Pipeline, entry: Entry, next: () => void, refuse: (failure: Failure) => void) => {
   let pending: Promise<void> | null;
@@ -194,10 +212,14 @@ export const guardStrangers = (): ServerInterceptor => {
  * so, and keeps what has come in until then.
  */
 const letGo = (call: ServerInterceptingCallInterface) => {
-  const { stream } = call as unknown as { readonly stream: ServerHttp2Stream };
+  const stream = streamOf(call);
   // A reset overtakes what has not left yet: the status.
   if (!stream.closed) setImmediate(() => stream.close(constants.NGHTTP2_NO_ERROR));
 };
+
+/** The stream of a call as grpc-js hands it to the first interceptors, which shows it to nobody. */
+export const streamOf = (call: ServerInterceptingCallInterface): ServerHttp2Stream =>
+  (call as unknown as { readonly stream: ServerHttp2Stream }).stream;
 
 const headerOf =
   (metadata: Metadata): Header =>

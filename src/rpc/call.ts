@@ -18,6 +18,8 @@ export interface Call {
   readonly caller: string;
   /** The user the call is made for; null when the system acts for itself. */
   readonly actor: string | null;
+  /** The project it is about, or the first of several; empty when it names none. */
+  readonly project: string;
   readonly correlationId: string;
   /** Aborts at the deadline, or when the client has gone. */
   readonly signal: AbortSignal;

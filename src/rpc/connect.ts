@@ -1,5 +1,5 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
-import type { DescMethod, Message } from '@bufbuild/protobuf';
+import { create, type DescMessage, type DescMethod, type Message, type MessageInitShape } from '@bufbuild/protobuf';
 import {
   ConnectError,
   createConnectRouter,
@@ -195,7 +195,7 @@ const codecOf = (plan: MethodPlan, request: Message, body: Body): Codec<Message>
     if (bytes) plan.checkWire?.(bytes);
     return request;
   },
-  encode: (message) => message,
+  encode: (answer) => create(plan.method.output, answer as MessageInitShape<DescMessage>),
 });
 
 const connectErrorOf = (failure: Failure, context: HandlerContext): ConnectError =>

@@ -1,20 +1,23 @@
-import type { AddressInfo, Server as NetServer, Socket } from 'node:net';
-import { type Server as GrpcServer, ServerCredentials, setLogger } from '@grpc/grpc-js';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { type Server as GrpcServer, setLogger } from '@grpc/grpc-js';
 import type { Logger } from 'pino';
 import type { AccessLog } from '../audit/access-log.ts';
 import type { Measurements } from '../telemetry/measurements.ts';
 import { createConnectHandler } from './connect.ts';
-import { createGrpcDoor, createProbes, createTlsEntrance } from './grpc.ts';
+import { createEntrance, createGrpcDoor, createProbes } from './grpc.ts';
 import { createGuard } from './guard.ts';
 import type { Implementation } from './handlers.ts';
 import type { Health } from './health.ts';
 import { createHttpDoor, type Page } from './http.ts';
 import type { IdentifyRequest } from './identity.ts';
+import { CONNECTION_AGE_MS } from './limits.ts';
 import { type Address, formatAddress, isLoopback } from './listen.ts';
+import { createListener, type Listener } from './listener.ts';
 import { type Authenticate, createPipeline } from './pipeline.ts';
 import { compilePlans } from './plan.ts';
 import { addReflection } from './reflection.ts';
 import type { Tls } from './tls.ts';
+import { limitUnread, type Unread } from './unread.ts';
 
 export interface DoorOptions {
   /** `host:port` of the gRPC door; port 0 is any free one. */
@@ -39,6 +42,10 @@ export interface DoorOptions {
   readonly routes?: ReadonlyMap<string, Page>;
   /** The service's version, for the probes. */
   readonly version: string;
+  /** Instead of the usual bounds on what clients leave unread. */
+  readonly unread?: Unread;
+  /** After how long, in milliseconds, a connection has had its time; instead of the usual. */
+  readonly connectionAgeMs?: number;
 }
 
 /** Where the doors listen, as `host:port`. */
@@ -52,10 +59,11 @@ export interface Doors {
   /** Listens. Throws when an address is taken; then nothing listens. */
   start(): Promise<BoundAddresses>;
   /**
-   * Turns health NOT_SERVING, refuses new calls with SHUTTING_DOWN, and waits until those in flight have ended, `graceMs`
-   * milliseconds at most; streams that wait for news end at once.
+   * Turns health NOT_SERVING and goes on serving for `delayMs` milliseconds, in which balancers turn away. Then tells every
+   * client to call elsewhere, takes no more connections, ends the watches behind what they have sent, and waits until the calls
+   * in flight have ended, `graceMs` milliseconds at most.
    */
-  drain(graceMs: number): Promise<void>;
+  drain(graceMs: number, delayMs?: number): Promise<void>;
   /** Closes every connection: those in use after `graceMs` milliseconds by force. */
   stop(graceMs: number): Promise<void>;
 }
@@ -66,7 +74,7 @@ export interface Doors {
  */
 export const createDoors = (options: DoorOptions): Doors => {
   const { health, log, implementations, authenticate, tls, version } = options;
-  const { grpcListen, httpListen, healthListen, routes = new Map() } = options;
+  const { grpcListen, httpListen, healthListen, routes = new Map(), connectionAgeMs = CONNECTION_AGE_MS } = options;
   // Health tells nothing but itself, and probes have no token: any address will do for it.
   checkAddress('GRPC_LISTEN', grpcListen, authenticate !== null);
   checkAddress('HTTP_LISTEN', httpListen, authenticate !== null);
@@ -82,49 +90,65 @@ export const createDoors = (options: DoorOptions): Doors => {
     authenticate,
     identifyRequest: options.identifyRequest,
   });
-  const grpc = createGrpcDoor(pipeline, plans);
+  const unread = options.unread ?? limitUnread();
+  const grpc = createGrpcDoor(pipeline, plans, { unread, ageMs: connectionAgeMs });
   health.addTo(grpc);
   addReflection(grpc);
   const guard = createGuard(options.allowedOrigins, authenticate === null);
   const handle = createConnectHandler(pipeline, plans, log);
-  const http = createListener(createHttpDoor({ handle, routes, guard, health, version, tls }));
-  const entrance = tls && createListener(createTlsEntrance(grpc, tls));
-  const probes = healthListen && createProbes();
-  if (probes) health.addTo(probes);
+  const http = createListener(
+    createHttpDoor({ handle, routes, guard, health, version, unread, ageMs: connectionAgeMs, tls }),
+  );
+  const entrance = enterBy(grpc, tls);
+  const probes = healthListen && enterBy(createProbes(health, unread), null);
+  const listeners = [entrance, http, ...(probes ? [probes] : [])];
 
   const stop = async (graceMs: number) => {
     health.endWatches();
-    // The entrance first: nobody comes in while the server behind it closes.
-    await Promise.all([
-      entrance?.stop(graceMs),
-      stopGrpc(grpc, graceMs),
-      probes && stopGrpc(probes, graceMs),
-      http.stop(graceMs),
-    ]);
+    const closed = Promise.all(listeners.map((listener) => listener.close()));
+    const timer = setTimeout(() => {
+      for (const listener of listeners) listener.destroy();
+    }, graceMs);
+    await closed;
+    clearTimeout(timer);
+    unread.stop();
   };
 
   return {
     start: async () => {
       try {
         return {
-          grpc: await listening(
-            'GRPC_LISTEN',
-            grpcListen,
-            entrance?.listen(grpcListen) ?? listenGrpc(grpc, grpcListen),
-          ),
-          http: await listening('HTTP_LISTEN', httpListen, http.listen(httpListen)),
-          health: probes && (await listening('HEALTH_LISTEN', healthListen, listenGrpc(probes, healthListen))),
+          grpc: await listen('GRPC_LISTEN', grpcListen, entrance),
+          http: await listen('HTTP_LISTEN', httpListen, http),
+          health: probes && (await listen('HEALTH_LISTEN', healthListen, probes)),
         };
       } catch (error) {
         await stop(0);
         throw error;
       }
     },
-    drain: async (graceMs) => {
+    drain: async (graceMs, delayMs = 0) => {
       health.drain();
+      await sleep(delayMs);
+      // In one go with the refusal of further calls: whoever came in before is answered, who comes later tries elsewhere.
+      for (const listener of [entrance, http]) listener.close();
+      health.endWatches();
       await pipeline.drain(graceMs);
     },
     stop,
+  };
+};
+
+/** The way into a gRPC server, which closes with it: its clients are told to call elsewhere. */
+const enterBy = (grpc: GrpcServer, tls: Tls | null): Listener => {
+  const entrance = createListener(createEntrance(grpc, tls));
+  return {
+    ...entrance,
+    close: () => {
+      const closed = entrance.close();
+      grpc.tryShutdown(() => {});
+      return closed;
+    },
   };
 };
 
@@ -137,9 +161,9 @@ const checkAddress = (name: string, address: Address, authenticated: boolean): v
 };
 
 /** Says of which setting an address is that cannot be listened on, and what to do. */
-const listening = async (name: string, address: Address, started: Promise<string>): Promise<string> => {
+const listen = async (name: string, address: Address, listener: Listener): Promise<string> => {
   try {
-    return await started;
+    return await listener.listen(address);
   } catch (cause) {
     const message = cause instanceof Error ? cause.message : String(cause);
     const why = message.includes('EADDRINUSE') ? 'something listens there already' : message;
@@ -147,54 +171,4 @@ const listening = async (name: string, address: Address, started: Promise<string
       cause,
     });
   }
-};
-
-const listenGrpc = (server: GrpcServer, address: Address): Promise<string> =>
-  new Promise((resolve, reject) => {
-    server.bindAsync(formatAddress(address), ServerCredentials.createInsecure(), (error, port) => {
-      if (error) reject(error);
-      else resolve(formatAddress({ host: address.host, port }));
-    });
-  });
-
-const stopGrpc = (server: GrpcServer, graceMs: number): Promise<void> =>
-  new Promise((resolve) => {
-    const timer = setTimeout(() => {
-      server.forceShutdown();
-      resolve();
-    }, graceMs);
-    server.tryShutdown(() => {
-      clearTimeout(timer);
-      resolve();
-    });
-  });
-
-/** A server of sockets, which knows all of its connections: those in a TLS handshake too. */
-const createListener = (server: NetServer) => {
-  const sockets = new Set<Socket>();
-  server.on('connection', (socket) => {
-    sockets.add(socket);
-    socket.once('close', () => sockets.delete(socket));
-  });
-  return {
-    listen: (address: Address): Promise<string> =>
-      new Promise((resolve, reject) => {
-        server.once('error', reject);
-        server.listen(address.port, address.host, () => {
-          server.off('error', reject);
-          resolve(formatAddress({ host: address.host, port: (server.address() as AddressInfo).port }));
-        });
-      }),
-    /** Waits until the connections have ended, after `graceMs` milliseconds by force. */
-    stop: (graceMs: number): Promise<void> =>
-      new Promise((resolve) => {
-        const timer = setTimeout(() => {
-          for (const socket of sockets) socket.destroy();
-        }, graceMs);
-        server.close(() => {
-          clearTimeout(timer);
-          resolve();
-        });
-      }),
-  };
 };

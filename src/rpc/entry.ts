@@ -3,6 +3,7 @@ import type { RpcSystem } from '../telemetry/measurements.ts';
 import { beginTrace, type CallTrace, traceparentOf } from '../telemetry/spans.ts';
 import { noTiming, serverTiming, type Timing } from '../telemetry/timing.ts';
 import type { Caller } from './access.ts';
+import { createController } from './controller.ts';
 import type { Failure } from './errors.ts';
 import type { Header } from './pipeline.ts';
 import type { MethodPlan } from './plan.ts';
@@ -20,7 +21,7 @@ export interface Entry {
   readonly correlationValid: boolean;
   /** When the call began, by `performance.now()`. */
   readonly began: number;
-  readonly controller: AbortController;
+  readonly controller: Pick<AbortController, 'signal' | 'abort'>;
   readonly trace: CallTrace;
   readonly timing: Timing;
   /** Null until authentication has answered. */
@@ -29,6 +30,8 @@ export interface Entry {
   /** What the request is about; for one that names no project, those of its answer. */
   subject: Subject;
   admitted: boolean;
+  /** Whether the request has come in. */
+  whole: boolean;
   /** Whether the handler has been called. */
   started: boolean;
   settled: boolean;
@@ -38,6 +41,8 @@ export interface Entry {
   failure: Failure | null;
   /** Since when a stream waits for its handler's next message, by `performance.now()`; null while it sends, and for unary calls. */
   waitingSince: number | null;
+  /** Whether a stream has sent a message. */
+  opened: boolean;
   stopTimer: (() => void) | null;
 }
 
@@ -55,18 +60,20 @@ export const enter = (plan: MethodPlan, system: RpcSystem, header: Header, cut: 
     correlationId,
     correlationValid,
     began: performance.now(),
-    controller: new AbortController(),
+    controller: createController(),
     trace: beginTrace(system, plan.name, correlationId, header),
     timing: noTiming(),
     caller: null,
     actor: null,
     subject: NOTHING,
     admitted: false,
+    whole: false,
     started: false,
     settled: false,
     cut,
     failure: null,
     waitingSince: null,
+    opened: false,
     stopTimer: null,
   };
 };

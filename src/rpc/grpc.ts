@@ -1,5 +1,6 @@
+import { createServer as createNetServer, type Server as NetServer, type Socket } from 'node:net';
 import { createServer as createTlsServer, type Server as TlsServer } from 'node:tls';
-import { type DescService, toBinary } from '@bufbuild/protobuf';
+import type { DescService } from '@bufbuild/protobuf';
 import {
   type handleServerStreamingCall,
   type handleUnaryCall,
@@ -15,20 +16,36 @@ import {
 import { type Arrivals, admitAtHeaders, guardStrangers, statusOf } from './arrival.ts';
 import { type Entry, timingOf } from './entry.ts';
 import { ClientGone, type Failure, toFailure } from './errors.ts';
-import { MAX_MESSAGE_BYTES } from './limits.ts';
+import type { Health } from './health.ts';
+import {
+  CONNECTION_AGE_GRACE_MS,
+  CONNECTION_AGE_MS,
+  KEEPALIVE_MS,
+  KEEPALIVE_TIMEOUT_MS,
+  MAX_MESSAGE_BYTES,
+  MAX_STREAMS,
+} from './limits.ts';
 import type { Codec, Link, Pipeline } from './pipeline.ts';
 import { decode, type MethodPlan } from './plan.ts';
 import type { Tls } from './tls.ts';
+import type { Unread } from './unread.ts';
 
 type AnyCall = ServerUnaryCall<Buffer, Buffer> | ServerWritableStream<Buffer, Buffer>;
 
 // Raw bytes: grpc-js answers a deserialiser that throws with a bare INTERNAL, so decoding is the pipeline's.
 const raw = (bytes: Buffer): Buffer => bytes;
 
-/** The gRPC server of these methods, not yet listening. */
-export const createGrpcDoor = (pipeline: Pipeline, plans: readonly MethodPlan[]): Server => {
+interface Bounds {
+  readonly unread: Unread;
+  /** After how long, in milliseconds, a connection has had its time. */
+  readonly ageMs: number;
+}
+
+/** The gRPC server of these methods. */
+export const createGrpcDoor = (pipeline: Pipeline, plans: readonly MethodPlan[], bounds: Bounds): Server => {
   const arrivals: Arrivals = new WeakMap();
-  const server = createServer(LIMITS, admitAtHeaders(pipeline, plans, arrivals, guardStrangers()));
+  const admit = admitAtHeaders(pipeline, plans, arrivals, guardStrangers());
+  const server = createServer(LIMITS, bounds, [admit]);
   const services = new Map<DescService, MethodPlan[]>();
   for (const plan of plans) {
     const { parent } = plan.method;
@@ -52,40 +69,45 @@ interface Limits {
   readonly streams: number;
 }
 
-/** HTTP/2's own window. */
-const MIN_WINDOW_BYTES = 65_535;
-
-const LIMITS: Limits = { messageBytes: MAX_MESSAGE_BYTES, streams: 1000 };
+const LIMITS: Limits = { messageBytes: MAX_MESSAGE_BYTES, streams: MAX_STREAMS };
 /** Anybody may ask a health port, and what is asked is a name. */
 const PROBE_LIMITS: Limits = { messageBytes: 4096, streams: 100 };
 
-const createServer = ({ messageBytes, streams }: Limits, interceptor: ServerInterceptor): Server =>
+const createServer = (limits: Limits, { unread, ageMs }: Bounds, interceptors: ServerInterceptor[]): Server =>
   new Server({
-    interceptors: [interceptor],
-    'grpc.max_receive_message_length': messageBytes,
-    'grpc.max_concurrent_streams': streams,
+    interceptors: [unread.interceptor, ...interceptors],
+    'grpc.max_receive_message_length': limits.messageBytes,
+    'grpc.max_concurrent_streams': limits.streams,
+    'grpc.max_connection_age_ms': ageMs,
+    'grpc.max_connection_age_grace_ms': CONNECTION_AGE_GRACE_MS,
     // A peer that has vanished without a word is noticed within 80 s.
-    'grpc.keepalive_time_ms': 60_000,
-    'grpc.keepalive_timeout_ms': 20_000,
-    // HTTP/2's own 64 KiB makes a document of 3 MiB wait for some 50 round trips.
-    'grpc-node.flow_control_window': Math.max(messageBytes, MIN_WINDOW_BYTES),
+    'grpc.keepalive_time_ms': KEEPALIVE_MS,
+    'grpc.keepalive_timeout_ms': KEEPALIVE_TIMEOUT_MS,
+    // Nobody asks it, and it counts each call.
+    'grpc.enable_channelz': 0,
   });
 
-/** The gRPC server of a health port, not yet listening. */
-export const createProbes = (): Server => createServer(PROBE_LIMITS, guardStrangers());
+/** The gRPC server of a health port. */
+export const createProbes = (health: Health, unread: Unread): Server => {
+  const server = createServer(PROBE_LIMITS, { unread, ageMs: CONNECTION_AGE_MS }, [guardStrangers()]);
+  health.addTo(server);
+  return server;
+};
 
 /**
- * A TLS server, not yet listening, that hands its connections to a gRPC server: grpc-js's own knows neither a lowest version of TLS
- * nor an identity of clients.
+ * A server of sockets, not yet listening, that hands its connections to a gRPC server: grpc-js's own knows neither a bound on
+ * them, nor a lowest version of TLS, nor an identity of clients.
  */
-export const createTlsEntrance = (grpc: Server, tls: Tls): TlsServer => {
+export const createEntrance = (grpc: Server, tls: Tls | null): NetServer => {
   const inside = grpc.createConnectionInjector(ServerCredentials.createInsecure());
-  const server = createTlsServer({ ...tls.options(), ALPNProtocols: ['h2'] }, (socket) => {
+  const take = (socket: Socket) => {
     // A handshake may end after the server has closed.
     if (server.listening && !socket.destroyed) inside.injectConnection(socket);
     else socket.destroy();
-  });
-  tls.protect(server);
+  };
+  const server: NetServer =
+    tls === null ? createNetServer(take) : createTlsServer({ ...tls.options(), ALPNProtocols: ['h2'] }, take);
+  if (tls !== null) tls.protect(server as TlsServer);
   return server;
 };
 
@@ -153,10 +175,7 @@ const linkOf = (call: AnyCall): Link => {
 
 const codecOf = (plan: MethodPlan, request: Buffer): Codec<Buffer> => ({
   decode: () => decode(plan, request),
-  encode: (message) => {
-    const bytes = toBinary(plan.method.output, message);
-    return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  },
+  encode: plan.encode,
 });
 
 /** Writes one message and waits until it has left: a client that reads slowly slows the handler, and no memory fills up. */

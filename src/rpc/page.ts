@@ -1,7 +1,8 @@
 import { createHash, createHmac, timingSafeEqual } from 'node:crypto';
-import { create, type DescMessage, type Message, type MessageInitShape, toBinary } from '@bufbuild/protobuf';
+import type { DescMessage, Message, MessageInitShape } from '@bufbuild/protobuf';
 import { Refusal } from '../refusal.ts';
 import type { Call } from './call.ts';
+import { encodedLength } from './encode.ts';
 import { canonicalBytes } from './identity.ts';
 import { MAX_PAGE_BYTES } from './limits.ts';
 
@@ -109,4 +110,4 @@ const ITEM_OVERHEAD = 6;
 
 /** The size in bytes that a message takes inside a list. */
 export const encodedSize = <D extends DescMessage>(desc: D, message: MessageInitShape<D>): number =>
-  toBinary(desc, create(desc, message)).byteLength + ITEM_OVERHEAD;
+  encodedLength(desc, message) + ITEM_OVERHEAD;

@@ -1,4 +1,4 @@
-import { create, type DescMessage, type Message, type MessageInitShape } from '@bufbuild/protobuf';
+import type { Message } from '@bufbuild/protobuf';
 import type { Logger } from 'pino';
 import type { AccessLog } from '../audit/access-log.ts';
 import { invalidField, type Outcome, Refusal } from '../refusal.ts';
@@ -33,7 +33,8 @@ export interface Link {
 export interface Codec<T> {
   /** Throws INVALID_FIELD. */
   readonly decode: () => Message;
-  readonly encode: (message: Message) => T;
+  /** Of what a handler answers. */
+  readonly encode: (answer: object) => T;
 }
 
 /** What a door knows of a request that is on its way. */
@@ -59,15 +60,14 @@ export interface Pipeline {
   stream<T>(entry: Entry, link: Link, codec: Codec<T>): AsyncGenerator<T, void>;
   /** Ends a call that failed outside: in a transport, or while its request was decoded. */
   fail(entry: Entry, error: unknown): Failure;
-  /** Refuses new calls from now on, ends the streams that have nothing to send, and waits for the rest, `graceMs` at most. */
+  /** Refuses new calls from now on, ends the watches after what they have sent, and waits for the rest, `graceMs` at most. */
   drain(graceMs: number): Promise<void>;
 }
 
-/**
- * What has not moved for so long, in milliseconds, a draining server does not wait for: a stream that waits for news, which
- * will not come, and a request that has begun to come in.
- */
-const IDLE_MS = 250;
+/** How long, in milliseconds, a draining server waits for the first message of a watch, */
+const FIRST_MESSAGE_MS = 250;
+/** and for the rest of a request that has begun to come in. */
+const REST_MS = 2000;
 /** How long, in milliseconds, the calls that a drain has cut off have to answer so. */
 const LAST_ANSWERS_MS = 400;
 const DRAIN_POLL_MS = 25;
@@ -153,23 +153,31 @@ export const createPipeline = (options: PipelineOptions): Pipeline => {
     entry.admitted = true;
   };
 
-  const messageOf = (entry: Entry, answer: object): Message => {
-    const { plan } = entry;
-    entry.subject = plan.answeredSubject(entry.subject, answer);
-    return create(plan.method.output, answer as MessageInitShape<DescMessage>);
+  /** Waits until the call may begin, on account of its caller and project. */
+  const itsTurn = async (entry: Entry, request: Message): Promise<void> => {
+    const caller = entry.caller?.name ?? '';
+    const [project = ''] = entry.plan.subjectOf(request).projects;
+    const asked = performance.now();
+    // What is not checked yet is not kept.
+    await turns.take({ caller, project: UUID.test(project) ? project : '' });
+    const waited = performance.now() - asked;
+    entry.timing.queueMs += waited;
+    measurements.turns.record(waited / 1000);
+    if (entry.failure) throw entry.failure;
   };
 
   const prepare = async (entry: Entry, link: Link, decode: () => Message): Promise<[Message, Call]> => {
-    const turn = turns.take();
-    if (turn) await turn;
-    // A transport gave the call up while its body came in, or it waited too long.
+    entry.whole = true;
+    // A transport gave the call up while its body came in.
     if (entry.failure) throw entry.failure;
-    await authenticated(entry);
+    const admission = authenticated(entry);
+    if (admission) await admission;
     const { plan, controller } = entry;
     const caller = entry.caller as Caller;
+    const request = decode();
+    await itsTurn(entry, request);
     entry.cut = null;
     entry.stopTimer?.();
-    const request = decode();
     checkMessage(entry, request);
     plan.checkCover(caller, entry.subject.projects);
     watch(entry, link);
@@ -178,6 +186,7 @@ export const createPipeline = (options: PipelineOptions): Pipeline => {
       method: plan.method,
       caller: caller.name,
       actor: entry.actor,
+      project: entry.subject.projects[0] ?? '',
       correlationId: entry.correlationId,
       signal: controller.signal,
       timing: entry.timing,
@@ -212,7 +221,8 @@ export const createPipeline = (options: PipelineOptions): Pipeline => {
         const [request, call] = await prepare(entry, link, decode);
         const work = entry.plan.handler(request as never, call) as Promise<object>;
         const answer = await bounded(work, call.signal);
-        const encoded = encode(messageOf(entry, answer));
+        const encoded = encode(answer);
+        entry.subject = entry.plan.answeredSubject(entry.subject, answer);
         settle(entry, null);
         return encoded;
       } catch (error) {
@@ -223,7 +233,6 @@ export const createPipeline = (options: PipelineOptions): Pipeline => {
     stream: async function* (entry, link, { decode, encode }) {
       let messages: AsyncIterator<object> | null = null;
       let done = false;
-      let opened = false;
       try {
         const [request, call] = await prepare(entry, link, decode);
         messages = (entry.plan.handler(request as never, call) as AsyncIterable<object>)[Symbol.asyncIterator]();
@@ -234,9 +243,10 @@ export const createPipeline = (options: PipelineOptions): Pipeline => {
           done = next.done === true;
           call.signal.throwIfAborted();
           if (next.done) break;
-          const encoded = encode(messageOf(entry, next.value));
-          if (!opened) accessLog.record(accessRecordOf(entry, 'OPENED'));
-          opened = true;
+          const encoded = encode(next.value);
+          entry.subject = entry.plan.answeredSubject(entry.subject, next.value);
+          if (!entry.opened) accessLog.record(accessRecordOf(entry, 'OPENED'));
+          entry.opened = true;
           yield encoded;
         }
         settle(entry, null);
@@ -261,7 +271,7 @@ export const createPipeline = (options: PipelineOptions): Pipeline => {
         const late = performance.now() >= end;
         for (const entry of running) {
           if (late || isStuck(entry)) cutOff(entry, shutDown('not_applied'));
-          if (late || isIdle(entry)) entry.controller.abort(shutDown('unknown'));
+          if (late || mayEnd(entry)) entry.controller.abort(shutDown('unknown'));
         }
         await new Promise((resolve) => setTimeout(resolve, DRAIN_POLL_MS));
       }
@@ -272,10 +282,11 @@ export const createPipeline = (options: PipelineOptions): Pipeline => {
 const shutDown = (outcome: Outcome): Refusal =>
   new Refusal('SHUTTING_DOWN', 'the service is shutting down', { outcome });
 
-const isIdle = ({ waitingSince }: Entry): boolean =>
-  waitingSince !== null && performance.now() - waitingSince >= IDLE_MS;
+/** A watch ends behind a message, from which its client goes on elsewhere. */
+const mayEnd = ({ plan, opened, waitingSince }: Entry): boolean =>
+  plan.endless && (opened || (waitingSince !== null && performance.now() - waitingSince >= FIRST_MESSAGE_MS));
 
-const isStuck = ({ cut, began }: Entry): boolean => cut !== null && performance.now() - began >= IDLE_MS;
+const isStuck = ({ whole, began }: Entry): boolean => !whole && performance.now() - began >= REST_MS;
 
 /** @throws Refusal as the plan does; who is refused is on record with the ids that are some */
 const checkMessage = (entry: Entry, request: Message) => {

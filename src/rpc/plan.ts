@@ -1,6 +1,7 @@
 import { type DescMethod, fromBinary, type Message } from '@bufbuild/protobuf';
 import { type FieldViolation, Refusal } from '../refusal.ts';
 import { type Caller, compileAccess, compileCover, isMutation } from './access.ts';
+import { compileEncode } from './encode.ts';
 import type { AnyHandler, Implementation } from './handlers.ts';
 import { compileAnswered, compileSubject, type Subject } from './subject.ts';
 import { compileTextCheck } from './text.ts';
@@ -13,6 +14,8 @@ export interface MethodPlan {
   /** `package.Service/Method`, as in logs. */
   readonly name: string;
   readonly streaming: boolean;
+  /** Whether it is a stream that goes on for as long as its client listens. */
+  readonly endless: boolean;
   readonly mutation: boolean;
   readonly handler: AnyHandler;
   /** Throws SCOPE_REQUIRED. */
@@ -25,6 +28,8 @@ export interface MethodPlan {
   readonly answeredSubject: (subject: Subject, answer: object) => Subject;
   /** Throws INVALID_FIELD or CONTENT_TOO_LARGE; puts UUIDs into lower case. */
   readonly checkMessage: (message: Message) => void;
+  /** What a handler answers, in binary. */
+  readonly encode: (answer: object) => Buffer;
   /** Throws INVALID_FIELD for what the decoded message no longer shows. */
   readonly checkWire: ((bytes: Uint8Array) => void) | null;
 }
@@ -47,12 +52,15 @@ const compilePlan = (method: DescMethod, handler: AnyHandler | undefined): Metho
     method,
     name,
     streaming: method.methodKind === 'server_streaming',
+    // The contract calls these WatchProject, WatchHealth, and so on.
+    endless: method.methodKind === 'server_streaming' && method.name.startsWith('Watch'),
     mutation: isMutation(method),
     handler,
     checkAccess: compileAccess(method),
     checkCover: compileCover(method),
     subjectOf: compileSubject(method),
     answeredSubject: compileAnswered(method),
+    encode: compileEncode(method.output) as MethodPlan['encode'],
     checkMessage: (message) => {
       checkText(message);
       validate(message);

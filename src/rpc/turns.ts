@@ -1,10 +1,22 @@
-/** How many calls begin in one turn of the event loop: some 2 ms of work. */
-const PER_TURN = 16;
+import { createFairQueue, type Share } from '../db/fair-queue.ts';
+import { Refusal } from '../refusal.ts';
 
-/** Lets calls begin a few at a time. */
+/** How many calls begin in one turn of the event loop: some 2 ms of work, */
+const PER_TURN = 16;
+/** and how many of one share, so that who floods leaves room in each turn for those who come meanwhile. */
+const PER_SHARE = 8;
+/** How many of one share wait to begin, where it is alone; of several each has its part of it. */
+const MAX_WAITING = 4000;
+
+/** Lets calls begin a few at a time, each share in its turn. */
 export interface Turns {
-  /** Null when the caller may begin at once; else resolves when its turn has come, in order. */
-  take(): Promise<void> | null;
+  /** How many wait. */
+  readonly waiting: number;
+  /**
+   * Null when the caller may begin at once; else resolves when its turn has come.
+   * @throws Refusal OVERLOADED when too many wait already
+   */
+  take(share: Share): Promise<void> | null;
 }
 
 /**
@@ -12,14 +24,15 @@ export interface Turns {
  * else has sent something, such as a probe of the health, would wait until all of them have begun.
  */
 export const createTurns = (): Turns => {
-  const waiting = new Set<() => void>();
+  const queue = createFairQueue<() => void>();
   let begun = 0;
 
   const nextTurn = () => {
     begun = 0;
-    for (const begin of waiting) {
-      if (begun === PER_TURN) break;
-      waiting.delete(begin);
+    const most = Math.min(PER_TURN, PER_SHARE * queue.shares);
+    while (begun < most) {
+      const begin = queue.take();
+      if (begin === undefined) break;
       begun += 1;
       begin();
     }
@@ -27,11 +40,18 @@ export const createTurns = (): Turns => {
   };
 
   return {
-    take: () => {
+    get waiting() {
+      return queue.size;
+    },
+    take: (share) => {
       if (begun === 0) setImmediate(nextTurn);
-      if (begun === PER_TURN) return new Promise((resolve) => waiting.add(resolve));
+      // One more counts as begun, so that there is a next turn.
       begun += 1;
-      return null;
+      if (begun <= PER_TURN && queue.size === 0) return null;
+      if (queue.depth(share) * Math.max(1, queue.shares) >= MAX_WAITING) {
+        throw new Refusal('OVERLOADED', 'too many calls wait to begin; send the call again, a little later');
+      }
+      return new Promise((resolve) => queue.add(resolve, share));
     },
   };
 };

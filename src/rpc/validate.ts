@@ -4,7 +4,19 @@ import { createValidator, type Violation } from '@bufbuild/protovalidate';
 import { type FieldViolation, type Reason, Refusal } from '../refusal.ts';
 import { PAGE_TOKEN } from './page.ts';
 
-const validator = createValidator();
+const patterns = new Map<string, RegExp>();
+
+/** The patterns are the protos' own, none of which goes back over a text; RE2, made for those of strangers, takes ten times as long. */
+const regexMatch = (pattern: string, text: string): boolean => {
+  let compiled = patterns.get(pattern);
+  if (!compiled) {
+    compiled = new RegExp(pattern, 'u');
+    patterns.set(pattern, compiled);
+  }
+  return compiled.test(text);
+};
+
+const validator = createValidator({ regexMatch });
 
 // Rules of size, whose violation says that the content is too large rather than wrong.
 const SIZE_RULES = new Set(['string.max_bytes', 'bytes.max_len']);

@@ -37,6 +37,8 @@ export interface Measurements {
   readonly since: number;
   readonly calls: ReadonlyMap<string, CallSeries>;
   readonly statements: ReadonlyMap<string, StatementSeries>;
+  /** How long calls waited for their turn to begin. */
+  readonly turns: Histogram;
   /** How long statements of calls waited for a connection. */
   readonly waits: Histogram;
   /** Statements over the threshold of SLOW_QUERY_MS. */
@@ -52,6 +54,7 @@ export const createMeasurements = (): Measurements => {
     since: Date.now(),
     calls,
     statements,
+    turns: new Histogram(),
     waits: new Histogram(),
     slow: { count: 0 },
     call: (system, { name, streaming }, code, seconds) => {

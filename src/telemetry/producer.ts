@@ -46,7 +46,7 @@ export const createProducer = (sources: () => MetricSources | null): MetricProdu
 };
 
 const readMetrics = ({ measurements, place, gauges }: MetricSources, runtime: ReadGauges): ScopeMetrics => {
-  const { since, calls, statements, waits } = measurements;
+  const { since, calls, statements, turns, waits } = measurements;
   const times = { startTime: hrTime(since), endTime: hrTime(Date.now()) };
   return {
     scope: { name: 'jeex-persistence', version: VERSION },
@@ -63,6 +63,9 @@ const readMetrics = ({ measurements, place, gauges }: MetricSources, runtime: Re
           pointOf(times, { ...place, ...statementAttributes(series) }, series.durations),
         ),
       ),
+      histogram('jeex.call.queue.duration', 'How long calls waited for their turn to begin.', [
+        pointOf(times, {}, turns),
+      ]),
       histogram('db.client.connection.wait_time', 'How long statements waited for a connection.', [
         pointOf(times, { 'db.client.connection.pool.name': SERVICE_POOL }, waits),
       ]),

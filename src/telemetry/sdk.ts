@@ -9,6 +9,7 @@ import { createDiagnostics } from './diagnostics.ts';
 import { logRecords } from './log-records.ts';
 import { createProducer, type MetricSources, RESOURCE } from './producer.ts';
 import type { TelemetrySettings } from './settings.ts';
+import { traceCalls } from './spans.ts';
 
 /** How long what has not been sent yet may take at the end, in milliseconds. */
 const FLUSH_MS = 3_000;
@@ -60,6 +61,7 @@ export const startSdk = (settings: TelemetrySettings): Sdk => {
     ...(!settings.logs && { logRecordProcessors: [] }),
   });
   sdk.start();
+  traceCalls();
   return {
     lines: settings.logs ? logRecords(logs.getLogger('jeex-persistence')) : null,
     scrape,

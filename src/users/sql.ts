@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { sql, statement, write } from '../db/statement.ts';
+import { pointOf, sql, statement, write } from '../db/statement.ts';
 
 const row = z.object({
   id: z.string(),
@@ -15,11 +15,12 @@ const row = z.object({
 export type UserRow = z.infer<typeof row>;
 
 /** A user for itself, a fellow member or the system; USER_NOT_FOUND to others. */
-export const getUser = statement({
+export const getUser = pointOf({
   name: 'users.get',
   params: { id: 'uuid', actor: 'uuid?' },
   row,
-  sql: (p) => sql.fragment`select got.verdict, (got.result).* from get_user(${p.id}, ${p.actor}) as got`,
+  select: sql.fragment`got.verdict, (got.result).*`,
+  from: (p) => sql.fragment`get_user(${p.id}, ${p.actor}) as got`,
 });
 
 /** A live user by its address, in any case of letters. */

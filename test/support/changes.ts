@@ -1,3 +1,4 @@
+import type { Cursor } from '../../src/changes/changes.ts';
 import type { Change, WatchProjectResponse } from '../../src/gen/jeex/persistence/v1/change_service_pb.js';
 import type { CallOptions } from './client.ts';
 import type { Clients } from './service.ts';
@@ -62,3 +63,15 @@ export const allChanges = async ({ changes }: Clients, projectId: string, pageSi
   } while (pageToken !== '');
   return found;
 };
+
+/** A watch without a door before it: its messages have the revision of a change, or that of a heartbeat. */
+export const followed = (watched: { cursors: readonly Cursor[]; signal: AbortSignal; actor?: string | null }) => ({
+  actor: null,
+  cursorField: null,
+  shown: {
+    change: ({ revision }: { revision: bigint }): { change?: bigint; heartbeat?: bigint } => ({ change: revision }),
+    heartbeat: (_project: string, revision: bigint) => ({ heartbeat: revision }),
+  },
+  onEnd: () => {},
+  ...watched,
+});

@@ -38,6 +38,8 @@ export const POOL: Figures['pool'] = {
   acquisitionTimeouts: 0,
   connects: 0,
   failedConnects: 0,
+  retries: { contention: 0, connection: 0, exhausted: 0 },
+  breaker: 'closed',
 };
 
 /** What is known of such a server while nobody calls. */

@@ -248,10 +248,10 @@ const checkReplicas: Check = (manifests) => {
   const { spec } = find(manifests, 'Deployment', 'jeex-persistence');
   const [scaler] = ofKind(manifests, 'HorizontalPodAutoscaler');
   const most = scaler?.spec.maxReplicas ?? spec.replicas ?? assert.fail('nothing says how many replicas there are');
-  const { maxReplicas, shutdownGraceSeconds } = loadConfig(envOf(containerOf(manifests, 'service')));
+  const service = loadConfig(envOf(containerOf(manifests, 'service')));
   const { maxSurge, maxUnavailable } = spec.strategy.rollingUpdate;
   assert.equal(maxUnavailable, 0);
-  assert.equal(maxReplicas, most + 2 * maxSurge);
+  assert.equal(service.maxReplicas, most + 2 * maxSurge);
   const { terminationGracePeriodSeconds } = spec.template.spec;
   assert.ok(spec.minReadySeconds >= terminationGracePeriodSeconds, 'an update may outrun the pods that end');
   if (scaler) {
@@ -259,9 +259,11 @@ const checkReplicas: Check = (manifests) => {
     assert.deepEqual(scaler.spec.behavior.scaleDown.policies, [{ type: 'Pods', value: 1, periodSeconds: 60 }]);
     assert.ok(terminationGracePeriodSeconds <= 60, 'a second pod would go before the first has ended');
   }
-  const { seconds = 0 } = containerOf(manifests, 'service').lifecycle?.preStop.sleep ?? {};
+  const { shutdownDelaySeconds, shutdownGraceSeconds } = service;
+  assert.ok(shutdownDelaySeconds >= 5, 'an endpoint may lead to it when it takes no more calls');
   // What is left of access records may take 10 s, connections 1.
-  assert.ok(terminationGracePeriodSeconds >= seconds + shutdownGraceSeconds + 11, 'calls in flight would be cut short');
+  const needed = shutdownDelaySeconds + shutdownGraceSeconds + 11;
+  assert.ok(terminationGracePeriodSeconds >= needed, 'calls in flight would be cut short');
 };
 
 export const CHECKS: Record<string, Check> = {

@@ -85,7 +85,8 @@ const checkCertificates: Check = (manifests) => {
   }
   const host = envOf(containerOf(manifests, 'pgbouncer')).DATABASE_HOST ?? assert.fail();
   assert.ok(namesOf('postgres').includes(host), `PostgreSQL's certificate is not for ${host}`);
-  for (const url of [envOf(containerOf(manifests, 'migrate')).MIGRATION_DATABASE_URL, service.MONITOR_DATABASE_URL]) {
+  const owner = envOf(containerOf(manifests, 'migrate')).MIGRATION_DATABASE_URL;
+  for (const url of [owner, service.MONITOR_DATABASE_URL, service.LISTEN_DATABASE_URL]) {
     assert.deepEqual([hostOf(url), new URL(url ?? '').port], [host, '5432'], 'not to PostgreSQL itself');
   }
   for (const { metadata } of ofKind(manifests, 'Service').filter(({ metadata }) => metadata.name !== host)) {

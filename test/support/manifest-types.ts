@@ -33,7 +33,6 @@ export interface Container {
   readonly startupProbe?: Probe;
   readonly livenessProbe?: Probe;
   readonly readinessProbe?: Probe;
-  readonly lifecycle?: { readonly preStop: { readonly sleep: { readonly seconds: number } } };
   readonly securityContext?: SecurityContext;
   readonly resources: { readonly limits: { readonly memory: string } };
   readonly volumeMounts?: readonly Mount[];

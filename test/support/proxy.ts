@@ -73,8 +73,20 @@ export interface Proxy {
   silent: boolean;
 }
 
+export interface StartedProxy extends Proxy {
+  /** Cuts every connection and listens no more. */
+  stop(): void;
+}
+
 /** A proxy before PostgreSQL or PgBouncer that counts round trips and connections, closed after the tests. */
 export const useProxy = async (url: string): Promise<Proxy> => {
+  const proxy = await startProxy(url);
+  after(proxy.stop);
+  return proxy;
+};
+
+/** The same, for who closes it. */
+export const startProxy = async (url: string): Promise<StartedProxy> => {
   const target = new URL(url);
   const rootCertificate = target.searchParams.get('sslrootcert');
   const sides = rootCertificate === null ? PLAIN : tlsSides(rootCertificate, target.hostname);
@@ -125,10 +137,10 @@ export const useProxy = async (url: string): Promise<Proxy> => {
   const cut = () => {
     for (const socket of sockets) socket.destroy();
   };
-  after(() => {
+  const stop = () => {
     cut();
     server.close();
-  });
+  };
   const proxied = new URL(url);
   proxied.hostname = '127.0.0.1';
   proxied.port = String((server.address() as AddressInfo).port);
@@ -154,5 +166,6 @@ export const useProxy = async (url: string): Promise<Proxy> => {
       silent = value;
     },
     cut,
+    stop,
   };
 };

@@ -102,7 +102,7 @@ const shapesOf = (schema: ZodType): readonly Shape[] => {
 };
 
 /** What the statement layer reads of a row by itself. */
-const OWN = new Set(['verdict', 'detail', 'present', 'project_id']);
+const OWN = new Set(['verdict', 'detail', 'present', 'project_id', 'place', 'apart']);
 
 export type Checked = Pick<Statement<never, unknown>, 'text' | 'params' | 'order' | 'row'>;
 

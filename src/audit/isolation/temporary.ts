@@ -49,6 +49,7 @@ export const startTemporary = async (opened: AsyncDisposableStack, signal: Abort
     config,
     databaseUrl: database.appUrl,
     monitorUrl: database.monitorUrl,
+    listenUrl: database.listenUrl,
     ring: loadRing(null, database.secrets?.encryption ?? null),
     accessLog: NO_RECORDS,
     log,
