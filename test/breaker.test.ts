@@ -50,7 +50,7 @@ const failWith = (failure: Error) => async () => {
 };
 const connected = async () => 'connected';
 /** Until the next probe at most, in milliseconds. */
-const PROBE_MS = 500;
+const PROBE_MS = 250;
 
 const opened = async () => {
   const both = watched();
@@ -73,7 +73,7 @@ describe('the circuit breaker', () => {
     assert.deepEqual(told, ['warn']);
   });
 
-  it('lets one probe at a time through, and closes with the first answer', async () => {
+  it('lets one probe at a time through, and whoever comes once it has connected', async () => {
     const { breaker, told, pass } = await opened();
     pass(PROBE_MS);
     const gate = Promise.withResolvers<string>();
@@ -83,14 +83,39 @@ describe('the circuit breaker', () => {
     await assert.rejects(breaker.attempt(connected), CircuitOpen);
     gate.resolve('connected');
     assert.equal(await probe, 'connected');
-    assert.equal(breaker.state, 'open', 'a pooler lets in whoever comes');
+    assert.equal(await breaker.attempt(connected), 'connected');
     breaker.reached();
     assert.equal(breaker.state, 'closed');
-    assert.equal(await breaker.attempt(connected), 'connected');
     assert.deepEqual(told, ['warn', 'info']);
   });
 
-  it('probes again and again while the database is away, half a second apart at most', async () => {
+  it('has others wait for a probe that has just begun', async () => {
+    const { breaker, pass } = await opened();
+    for (const connects of [false, true]) {
+      pass(PROBE_MS);
+      const gate = Promise.withResolvers<string>();
+      const probe = breaker.attempt(() => gate.promise);
+      const other = breaker.attempt(connected);
+      if (connects) gate.resolve('connected');
+      else gate.reject(down);
+      if (connects) assert.deepEqual(await Promise.all([probe, other]), ['connected', 'connected']);
+      else await Promise.all([assert.rejects(probe, down), assert.rejects(other, CircuitOpen)]);
+    }
+  });
+
+  it('opens again with the first failure behind a probe that connected: a pooler lets in whoever comes', async () => {
+    const { breaker, told, pass } = await opened();
+    for (let probes = 0; probes < 5; probes++) {
+      pass(PROBE_MS);
+      assert.equal(await breaker.attempt(connected), 'connected');
+      assert.equal(breaker.state, 'half_open');
+      breaker.missed(down);
+      await assert.rejects(breaker.attempt(connected), CircuitOpen);
+    }
+    assert.deepEqual(told, ['warn'], 'told once');
+  });
+
+  it('probes again and again while the database is away, a quarter of a second apart at most', async () => {
     const { breaker, told, pass } = await opened();
     for (let probes = 0; probes < 20; probes++) {
       await assert.rejects(breaker.attempt(connected), CircuitOpen, 'not at once');

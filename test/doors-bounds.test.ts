@@ -117,8 +117,8 @@ describe('a client that takes in nothing', async () => {
 });
 
 describe('clients that take in nothing, all together', async () => {
-  const MOST = 16 * 1024 * 1024;
-  const STREAMS = 200;
+  const MOST = 8 * 1024 * 1024;
+  const STREAMS = 48;
   let answered = 0;
   const answers: Answers = {
     'DocumentService.getVersion': async () => {

@@ -8,11 +8,11 @@ import { type Signals, startSignals } from '../src/changes/signals.ts';
 import { createDatabase, type Database } from '../src/db/pool.ts';
 import { createLog } from '../src/log.ts';
 import { followed, watch } from './support/changes.ts';
-import { startRun } from './support/executions.ts';
+import { newAgent, startRun } from './support/executions.ts';
 import { append } from './support/exports.ts';
 import { connectAs, testCluster, useOwner, useTestDatabase } from './support/postgres.ts';
 import { useProxy } from './support/proxy.ts';
-import { newProject, useService } from './support/service.ts';
+import { type Clients, newProject, newUser, useService } from './support/service.ts';
 import { until } from './support/until.ts';
 
 const db = await useTestDatabase();
@@ -21,7 +21,6 @@ const writer = await useService({ db });
 /** A process that tells nobody. */
 const mute = await useService({ db, env: { LISTEN_DATABASE_URL: '' } });
 const admin = await connectAs(db.adminUrl);
-const owner = await useOwner(db);
 const pool = await createDatabase({ url: db.appUrl, size: 2 });
 after(() => pool.end());
 
@@ -81,6 +80,13 @@ interface WatchOptions {
   readonly actor?: string | null;
 }
 
+/** A project that one write has made: whoever hears of it has heard of all that its process wrote before. */
+const newMark = async (clients: Clients): Promise<string> => {
+  const actor = await newUser(clients);
+  const { project } = await clients.projects.createProject({ name: 'A mark', language: 'en' }, { actor });
+  return project?.id ?? '';
+};
+
 /** Ends the connections of all listeners on this database. */
 const endListeners = async (): Promise<number> => {
   const { rowCount } = await admin.query(
@@ -117,24 +123,30 @@ describe('a change of another process', { concurrency: true }, () => {
 
 describe('what a process tells the others', () => {
   it('is each project that a write has changed, also where only its answer names it, and none that was refused', async () => {
+    // Nobody else sweeps its database.
+    const only = await useService();
+    const sweeper = await useOwner(only.db);
+    const listener = await connectAs(only.db.urlAs('app'));
     const heard = new Set<string>();
-    const listener = await connectAs(direct);
     listener.on('notification', ({ payload = '' }) => {
       for (const id of fromPayload(payload)) heard.add(id);
     });
-    const projectIds = await Promise.all(times(5, async () => (await newProject(writer)).projectId));
-    const [appended, claimed, swept, refused, lastly] = projectIds as [string, string, string, string, string];
-    const agentType = `a${randomUUID().slice(0, 8)}`;
-    await writer.executions.createExecution({ projectId: claimed, agentType, correlationId: randomUUID() });
-    const { id } = await startRun(writer, swept);
     await listener.query('listen jeex_changes');
+    const ids = await Promise.all(times(5, async () => (await newProject(only)).projectId));
+    const [appended, claimed, swept, refused, lastly] = ids as [string, string, string, string, string];
+    const agentType = newAgent();
+    await only.executions.createExecution({ projectId: claimed, agentType });
+    const { id } = await startRun(only, swept);
+    const mark = await newMark(only);
+    await until(() => heard.has(mark), 'what comes before is told of');
+    heard.clear();
 
-    await append(writer, appended, 'idea');
-    await writer.executions.claimExecution({ agentTypes: [agentType] });
-    await owner.query('update agent_executions set lease_expire_time = now() where id = $1', [id]);
-    await assert.rejects(append(writer, refused, 'idea', { actor: randomUUID() }), { reason: 'ACTOR_UNKNOWN' });
+    await append(only, appended, 'idea');
+    await only.executions.claimExecution({ agentTypes: [agentType] });
+    await sweeper.query('update agent_executions set lease_expire_time = now() where id = $1', [id]);
+    await assert.rejects(append(only, refused, 'idea', { actor: randomUUID() }), { reason: 'ACTOR_UNKNOWN' });
     await until(() => [appended, claimed, swept].every((project) => heard.has(project)), 'all three are told of');
-    await append(writer, lastly, 'idea');
+    await append(only, lastly, 'idea');
     await until(() => heard.has(lastly), 'the last one is told of');
     assert.ok(!heard.has(refused));
   });
@@ -212,10 +224,13 @@ describe('a listener that was lost', () => {
     await until(() => heard.live && proxy.connections > 0, 'both listen');
     const worlds = await Promise.all(times(3, () => newProject(cutOff)));
     const [silenced, down, back] = worlds.map(({ projectId }) => projectId) as [string, string, string];
-    await until(() => heard.projects.has(back), 'it tells of its writes');
+    const mark = await newMark(cutOff);
+    await until(() => heard.projects.has(mark), 'what comes before is told of');
     heard.projects.clear();
     proxy.silent = true;
+    const { roundTrips } = proxy;
     await append(cutOff, silenced, 'idea');
+    await until(() => proxy.roundTrips > roundTrips, 'it tries to tell');
     proxy.down = true;
     await append(cutOff, down, 'idea');
     proxy.silent = false;

@@ -7,21 +7,27 @@ export interface Watcher {
   readonly actor: string | null;
 }
 
-/** Projects that a process watches at a time: each costs the database a look twice a second. */
+/** Watches that a process has open at a time: each takes some 15 KB of its memory. */
+const MAX_STREAMS = 10_000;
+/** Projects that they watch: each costs the database a look every few seconds. */
 const MAX_WATCHED = 20_000;
-/** Of these, how many one caller may watch for one actor. */
-const MAX_WATCHED_EACH = 5_000;
+/** Of these, how many one caller may watch for one user, */
+const MAX_FOR_USER = 5_000;
+/** and how many for the system, which can stand for all of its users. */
+const MAX_FOR_SYSTEM = 10_000;
 
-/** Counts the projects that are being watched; one that several streams watch counts for each. */
+/** Counts the watches, and the projects that are being watched; one that several streams watch counts for each. */
 export const createPlaces = () => {
   const byWatcher = new Map<string, number>();
   let taken = 0;
+  let streams = 0;
 
   const add = (key: string, count: number) => {
     const own = (byWatcher.get(key) ?? 0) + count;
     if (own === 0) byWatcher.delete(key);
     else byWatcher.set(key, own);
     taken += count;
+    streams += Math.sign(count);
   };
 
   return {
@@ -31,11 +37,10 @@ export const createPlaces = () => {
      */
     take: ({ caller, actor }: Watcher, count: number): (() => void) => {
       const key = JSON.stringify([caller, actor]);
-      if ((byWatcher.get(key) ?? 0) + count > MAX_WATCHED_EACH) {
-        throw overloaded(
-          `you watch ${byWatcher.get(key)} projects, and may watch ${MAX_WATCHED_EACH}: end a watch first`,
-        );
-      }
+      const own = byWatcher.get(key) ?? 0;
+      const most = actor === null ? MAX_FOR_SYSTEM : MAX_FOR_USER;
+      if (own + count > most) throw overloaded(`you watch ${own} projects, and may watch ${most}: end a watch first`);
+      if (streams === MAX_STREAMS) throw overloaded('too many watches are open at the moment');
       if (taken + count > MAX_WATCHED) throw overloaded('too many projects are watched at the moment');
       add(key, count);
       return () => add(key, -count);

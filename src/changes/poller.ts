@@ -31,7 +31,7 @@ const HEARTBEAT_MS = 10_000;
 const SILENCE_MS = 14_000;
 /** How long a watch goes on without an answer of the database, in milliseconds. */
 const PATIENCE_MS = 14_500;
-const POLL_TIMEOUT_MS = 2_000;
+const POLL_TIMEOUT_MS = 3_000;
 
 /**
  * One poller for all watches of a process. It asks the database for a watch when its project is said to have changed, and in

@@ -1,7 +1,9 @@
+import { inTime } from '../in-time.ts';
 import type { Logger } from '../log.ts';
 import { ConnectFailure, isFull } from './connect-failure.ts';
 
-/** Closed: whoever needs a connection makes one. Open: nobody does, until the next probe is due. Half open: one probes. */
+/** Closed: whoever needs a connection makes one. Open: nobody does, until the next probe is due. Half open: one probes, or has
+ * connected and not been answered yet. */
 export type BreakerState = 'closed' | 'open' | 'half_open';
 
 /** Keeps a process from asking again and again for connections that are not to be had. */
@@ -31,23 +33,28 @@ const OPENS_AFTER = 3;
 /** Until the first probe, in milliseconds; before each later one twice as long. */
 const FIRST_PAUSE_MS = 100;
 /** Full service is promised within 2 s of the server's accepting connections. */
-const LONGEST_PAUSE_MS = 500;
+const LONGEST_PAUSE_MS = 250;
+/** How long others wait for a probe, in milliseconds from its beginning. */
+const PROBE_PATIENCE_MS = 250;
 
 /** Between half of the time and all of it, so that replicas do not probe together. */
 const jittered = (ms: number): number => ms * (0.5 + Math.random() / 2);
 
 /**
- * Opens after three attempts to connect in a row have failed, and closes with the first answer. A server that is full is
- * there: that fails the one who asked, and counts for nothing here, as do statements, slow ones or failed ones.
+ * Opens after three attempts to connect in a row have failed, closes with the first answer, and lets everybody connect from the
+ * first probe that does: the next failure, such as a pooler's, which lets everybody in, opens it again. A server that is full
+ * is there: that fails the one who asked, and counts for nothing here, as do statements, slow ones or failed ones.
  * @param now the time, in milliseconds since any moment
  */
 export const createBreaker = (log: Pick<Logger, 'info' | 'warn'>, now = () => performance.now()): Breaker => {
   let failures = 0;
-  /** What the last attempt of an open circuit failed with; null: closed. */
+  /** Whether the database was last heard to be away. */
+  let away = false;
+  /** What nobody connects for; null: everybody does. */
   let last: ConnectFailure | null = null;
   let pauseMs = FIRST_PAUSE_MS;
   let probeAt = 0;
-  let probing = false;
+  let probe: { readonly began: number; readonly over: Promise<void> } | null = null;
 
   const pause = () => {
     probeAt = now() + jittered(pauseMs);
@@ -56,40 +63,56 @@ export const createBreaker = (log: Pick<Logger, 'info' | 'warn'>, now = () => pe
 
   const reached = () => {
     failures = 0;
-    if (last === null) return;
     last = null;
+    if (!away) return;
+    away = false;
+    pauseMs = FIRST_PAUSE_MS;
     log.info('the database is reached again');
   };
 
   const missed = (failure: ConnectFailure) => {
     failures += 1;
     if (failures < OPENS_AFTER) return;
-    const opens = last === null;
+    if (last === null) pause();
     last = failure;
-    if (!opens) return;
-    pauseMs = FIRST_PAUSE_MS;
-    pause();
+    if (away) return;
+    away = true;
     log.warn({ reason: failure.message }, 'the database is not reached: calls that need a connection fail at once');
   };
 
-  /** Lets nobody pass an open circuit but a probe, whose turn has come. */
+  /** Waits for a probe that has just begun: who fails at once and comes back at once keeps the process from ending it. */
+  const awaitProbe = async (): Promise<void> => {
+    const patience = probe ? probe.began + PROBE_PATIENCE_MS - now() : 0;
+    if (patience > 0) await inTime(probe?.over, patience, undefined);
+  };
+
+  /** Lets nobody pass an open circuit but a probe, whose turn has come. @throws CircuitOpen */
   const enter = (): boolean => {
     if (last === null) return false;
-    if (probing || now() < probeAt) throw new CircuitOpen(last);
+    if (probe !== null || now() < probeAt) throw new CircuitOpen(last);
     pause();
     return true;
   };
 
+  const letIn = () => {
+    last = null;
+    failures = OPENS_AFTER - 1;
+  };
+
   return {
     get state() {
-      if (last === null) return 'closed';
-      return probing ? 'half_open' : 'open';
+      if (!away) return 'closed';
+      return probe !== null || last === null ? 'half_open' : 'open';
     },
     attempt: async (connect) => {
+      if (probe) await awaitProbe();
       const probes = enter();
-      probing ||= probes;
+      const over = Promise.withResolvers<void>();
+      if (probes) probe = { began: now(), over: over.promise };
       try {
-        return await connect();
+        const connection = await connect();
+        if (probes) letIn();
+        return connection;
       } catch (error) {
         if (error instanceof ConnectFailure) {
           if (isFull(error)) reached();
@@ -97,7 +120,8 @@ export const createBreaker = (log: Pick<Logger, 'info' | 'warn'>, now = () => pe
         }
         throw error;
       } finally {
-        if (probes) probing = false;
+        if (probes) probe = null;
+        over.resolve();
       }
     },
     reached,

@@ -1,14 +1,10 @@
 import type { Client } from 'pg';
 import { endWithin } from './connection.ts';
 
-/** Connections by use. */
-export interface ConnectionCounts {
+/** Connections that are kept while they are used, with whatever belongs to each. */
+export interface Connections<T> {
   readonly acquired: number;
   readonly idle: number;
-}
-
-/** Connections that are kept while they are used, with whatever belongs to each. */
-export interface Connections<T> extends ConnectionCounts {
   /** The one that was given back last; undefined when none is idle. */
   take(): T | undefined;
   /** Takes in a new one, which is in use. */

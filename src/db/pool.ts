@@ -78,7 +78,10 @@ interface PoolOptions {
 
 /** Ten minutes, in milliseconds: PgBouncer cuts a connection that was idle for fifteen, also one that a call is about to use. */
 const IDLE_MS = 600_000;
-/** Connections that are made at the same time: after a restart, all at once would keep the server from its work. */
+/**
+ * Connections that are made at the same time where there is none, and as many more as there are: after a restart, all at once
+ * would keep the server from its work.
+ */
 const CONNECTING = 4;
 
 /** Opens the pool. Connections are made when needed, kept while they are used, and carry no session state to reset. */
@@ -91,7 +94,7 @@ export const createDatabase = async (options: PoolOptions): Promise<Database> =>
   };
   const connections = createConnections<Send>(idleMs);
   // Slonik forgets who waits when a connection cannot be made, so nobody waits inside it.
-  const slots = createSlots(size, waitMs, () => connections.acquired + connections.idle + CONNECTING);
+  const slots = createSlots(size, waitMs, () => 2 * (connections.acquired + connections.idle) + CONNECTING);
   const pool: DatabasePool = await createPool(url, {
     driverFactory: createDriver({
       url,

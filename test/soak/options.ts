@@ -33,13 +33,16 @@ call is checked, and what is held at rest. One page says what came out; exit cod
   --minutes <n>     for how long faults strike (5)
   --rounds <n>      instead: every fault in its turn, so many times
   --times <n>       instead: each fault so many times
-  --only <faults>   some of them, separated by commas: ${NAMES.join(', ')}
+  --only <faults>   some of them, separated by commas
   --seed <n>        the same faults in the same order with the same choices (random)
   --direct          without PgBouncer
   --callers <n>     of the load (16)       --projects <n>    they work in (8)
   --watchers <n>    (8)                    --rate <n>        calls a second; 0: as fast as they go (150)
   --json <file>     the figures as JSON besides
   --help
+
+The faults, each once a round:
+${FAULTS.map(({ name, what }) => `  ${name.padEnd(18)}${what}`).join('\n')}
 
 File systems that can be filled take root; without it the faults that fill a disk are left out.
 `;

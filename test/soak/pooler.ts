@@ -2,6 +2,7 @@ import { openClient, within } from '../../src/db/connection.ts';
 import { withLogin } from '../../src/db/roles.ts';
 import { type Secrets, startContainer, TAG } from '../support/container.ts';
 import { docker, missing, must } from '../support/docker.ts';
+import { removeLeftovers } from '../support/pooled.ts';
 import { choosePort } from './ports.ts';
 import type { Until } from './waiting.ts';
 
@@ -29,6 +30,7 @@ export const openPooler = async (
   opened: AsyncDisposableStack,
   { postgresPort, secrets, until }: { postgresPort: number; secrets: Secrets; until: Until },
 ): Promise<Pooler> => {
+  await removeLeftovers();
   const port = await choosePort();
   const variables = { LISTEN_PORT: port, DATABASE_HOST: '127.0.0.1', DATABASE_PORT: postgresPort };
   const container = await startContainer(opened, 'pgbouncer', {

@@ -2,16 +2,19 @@ import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import type { World } from './fault.ts';
 import type { Replica } from './replica.ts';
 
+/** What a replica holds while nobody calls. */
+interface Held {
+  readonly name: string;
+  /** Open files and sockets by what they are, without connections to the database, which the pool keeps for a while. */
+  readonly descriptors: Readonly<Record<string, number>>;
+  /** Of its pool. */
+  readonly acquired: number;
+  readonly waiting: number;
+}
+
 /** What is held while nobody calls. */
 export interface Rest {
-  readonly replicas: readonly {
-    readonly name: string;
-    /** Open files and sockets by what they are, without connections to the database, which the pool keeps for a while. */
-    readonly descriptors: Readonly<Record<string, number>>;
-    /** Of its pool. */
-    readonly acquired: number;
-    readonly waiting: number;
-  }[];
+  readonly replicas: readonly Held[];
   readonly locks: number;
   readonly openTransactions: number;
 }
@@ -51,7 +54,7 @@ const descriptorsOf = (pid: number, databasePorts: ReadonlySet<number>): Record<
 export const countOf = (descriptors: Readonly<Record<string, number>>): number =>
   Object.values(descriptors).reduce((sum, count) => sum + count, 0);
 
-const heldBy = async (replica: Replica, databasePorts: ReadonlySet<number>) => {
+const heldBy = async (replica: Replica, databasePorts: ReadonlySet<number>): Promise<Held> => {
   const { health } = await replica.clients.database.getDatabaseHealth({});
   const { acquired = 0n, waiting = 0n } = health?.servicePool ?? {};
   const descriptors = replica.pid === null ? {} : descriptorsOf(replica.pid, databasePorts);
@@ -73,18 +76,20 @@ const more = (before: Readonly<Record<string, number>>, after: Readonly<Record<s
     .map(([kind, count]) => `${count - (before[kind] ?? 0)} more ${kind}`)
     .join(', ');
 
-/** What is held more than before, a line each. */
-export const leaksOf = (before: Rest, after: Rest): string[] => {
-  const [{ descriptors: usual } = { descriptors: {} }] = before.replicas;
-  const leaks = after.replicas.flatMap(({ name, descriptors, acquired, waiting }) => [
-    ...(countOf(descriptors) > countOf(usual)
-      ? [
-          `${name} holds ${countOf(descriptors)} descriptors, and held ${countOf(usual)} before: ${more(usual, descriptors)}`,
-        ]
-      : []),
+const heldMore = (usual: Held | undefined, { name, descriptors, acquired, waiting }: Held): string[] => {
+  const [before, after] = [usual?.descriptors ?? {}, descriptors];
+  const [fewer, many] = [countOf(before), countOf(after)];
+  return [
+    ...(many > fewer ? [`${name} holds ${many} descriptors, and held ${fewer} before: ${more(before, after)}`] : []),
     ...(acquired > 0 ? [`${name} has ${acquired} connections in use`] : []),
     ...(waiting > 0 ? [`in ${name} ${waiting} calls wait`] : []),
-  ]);
+  ];
+};
+
+/** What is held more than before, a line each. */
+export const leaksOf = (before: Rest, after: Rest): string[] => {
+  const usual = new Map(before.replicas.map((replica) => [replica.name, replica]));
+  const leaks = after.replicas.flatMap((replica) => heldMore(usual.get(replica.name), replica));
   if (after.locks > 0) leaks.push(`${after.locks} locks are held`);
   if (after.openTransactions > 0) leaks.push(`${after.openTransactions} transactions are open`);
   return leaks;

@@ -69,7 +69,7 @@ export const soak = async (
     began: began.toISOString(),
     minutes: (Date.now() - began.getTime()) / 60_000,
     through: typeof world.pooler === 'string' ? `direct connections: ${world.pooler}` : 'through PgBouncer',
-    disks: typeof world.disks === 'string' ? world.disks : 'on file systems of its own',
+    disks: typeof world.disks === 'string' ? `in a folder (${world.disks})` : 'on file systems of its own',
     outcome,
     verdict,
     rest: { before, after, leaks: leaksOf(before, after) },

@@ -162,7 +162,7 @@ const isLeft = (name: string): boolean => {
 };
 
 /** Removes what such runs have left. */
-const removeLeftovers = async (): Promise<void> => {
+export const removeLeftovers = async (): Promise<void> => {
   const remove = async (list: readonly string[], removal: readonly string[]) => {
     const left = (await must(list)).split('\n').filter(isLeft);
     // Another run may remove the same.

@@ -38,12 +38,14 @@ export interface Size {
   readonly seconds: number;
   /** Calls a second, whether or not those before are answered. */
   readonly rate?: number;
+  /** Whether calls may fail, so many at once that some are refused; then the report tells how many did. */
+  readonly mayFail?: boolean;
 }
 
 /** Measures loads, one at a time. */
 export interface Meter {
   readonly world: World;
-  /** @throws Error when an answer has not the size of the sampled one, or a call fails */
+  /** @throws Error when an answer has not the size of the sampled one, or a call fails that may not */
   measure(target: Target, work: Work, size: Size): Promise<Measured>;
 }
 
@@ -125,14 +127,14 @@ export const createMeter = (world: World, drivers: Drivers): Meter => {
 
   return {
     world,
-    measure: async (target, work, { callers, seconds, rate }) => {
+    measure: async (target, work, { callers, seconds, rate, mayFail = false }) => {
       const calls = Math.ceil((rate ?? (await rateOf(target, work, callers))) * seconds);
       const measured = await run(target, work, {
         callers,
         calls: Math.max(callers, calls),
         ...(rate !== undefined && { rate }),
       });
-      if (Object.keys(measured.failed).length > 0) {
+      if (!mayFail && Object.keys(measured.failed).length > 0) {
         throw new Error(`${target.name}, ${work.name}: ${JSON.stringify(measured.failed)}`);
       }
       return measured;

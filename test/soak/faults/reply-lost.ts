@@ -73,7 +73,7 @@ export const replyLost: Fault = {
     const cutter = await openCutter(random.pick(world.replicas));
     const channel = openChannelTo([cutter.address]);
     const told = new Map<number, string>();
-    let lost = 0;
+    let [last, lost] = [0, 0];
     const lose = async (): Promise<boolean> => {
       const request = newAppend(scratch);
       const error = await append(clientsOn(channel), scratch, request).then(
@@ -82,8 +82,9 @@ export const replyLost: Fault = {
       );
       if (!isPassing(error)) throw error;
       const [row] = await cluster.ask<{ head: number }>(HEAD, [scratch.projectId, DOCUMENT]);
-      const committed = row?.head === told.size + 1;
-      told.set(await insist(signal, () => append(clients, scratch, request)), request.content);
+      const committed = row?.head === last + 1;
+      last = await insist(signal, () => append(clients, scratch, request));
+      told.set(last, request.content);
       // One that never reached the service does not count.
       if (committed) lost += 1;
       return lost === times;
