@@ -21,7 +21,7 @@ const numbersFrom = (seed: number) => {
 };
 
 const TEXTS = ['', 'a', 'idea', 'é', '🙂', 'x'.repeat(63), 'x'.repeat(64), `${'x'.repeat(62)}é`, 'ü'.repeat(100)];
-const LONG = ['x'.repeat(127), 'x'.repeat(128), 'y'.repeat(16_384), '🙂'.repeat(80_000)];
+const LONG = ['x'.repeat(127), 'x'.repeat(128), 'y'.repeat(16_384), '🙂'.repeat(70_000)];
 const VALUES: Readonly<Partial<Record<ScalarType, readonly unknown[]>>> = {
   [ScalarType.STRING]: [...TEXTS, ...LONG],
   [ScalarType.BYTES]: [new Uint8Array(), Buffer.from([0, 255]), Buffer.alloc(20_000, 7)],
@@ -93,7 +93,7 @@ describe('an answer', () => {
   for (const desc of answers) {
     it(`is encoded as protobuf-es encodes it: ${desc.name}`, () => {
       const encode = compileEncode(desc);
-      for (let seed = 1; seed <= 40; seed++) {
+      for (let seed = 1; seed <= 15; seed++) {
         const init = make(seed)(desc) as MessageInitShape<DescMessage>;
         const expected = Buffer.from(toBinary(desc, create(desc, init)));
         assert.ok(encode(init).equals(expected), `seed ${seed}`);

@@ -48,6 +48,8 @@ interface Cause {
   readonly deadlineMs?: number;
   /** Instead of the file's service. */
   readonly via?: TestService;
+  /** What brings it about once the calls of both doors are under way. */
+  readonly meanwhile?: () => Promise<unknown>;
   /** Takes away what brings the reason about. */
   readonly undo?: () => Promise<unknown>;
 }
@@ -70,26 +72,31 @@ const send = async (door: 'grpc' | 'http', cause: Cause): Promise<Refused> => {
   return refusedGrpc(await sendGrpc(channel, method, encode(method, cause.request), headers));
 };
 
+/** Through one door, then through the other; both at once where something has to happen meanwhile. */
+const sendBoth = async (cause: Cause): Promise<readonly [Refused, Refused]> => {
+  if (!cause.meanwhile) return [await send('grpc', cause), await send('http', cause)];
+  const both = Promise.all([send('grpc', cause), send('http', cause)]);
+  await cause.meanwhile();
+  return await both;
+};
+
 const newEmail = () => `${randomUUID()}@example.org`;
 const newExport = async (ttl?: { nanos: number }) => {
   const { projectId } = await newWorld(service);
   const made = await exports.createExport({ projectId, ...(ttl && { ttl }) });
   return { projectId, id: made.export?.id ?? '' };
 };
-const drain = async (): Promise<Cause> => {
-  const { projectId } = await newWorld(service);
-  const via = await useService({ db });
-  const release = await lockProject(db, projectId);
-  const inFlight = via.projects.updateProject({ project: { id: projectId, name: 'In flight' } });
-  // The call in flight keeps the service from closing; stopping begins at once.
-  await untilBlocked(admin, 1);
-  const stopped = via.stop();
-  const undo = async () => {
-    await release();
-    assert.equal((await inFlight).project?.name, 'In flight', 'a call in flight finishes');
-    await stopped;
+/** Two calls that wait for a lock when a service ends that waits for nobody. */
+const end = async (): Promise<Cause> => {
+  const via = await useService({ db, env: { SHUTDOWN_GRACE_SECONDS: '0' } });
+  const holder = await connectAs(db.adminUrl);
+  await holder.query('begin; lock table projects in access exclusive mode');
+  const meanwhile = async () => {
+    await untilBlocked(admin, 2);
+    await via.stop();
   };
-  return { rpc: 'ProjectService/ListProjects', request: {}, via, undo };
+  const undo = async () => void (await holder.query('rollback'));
+  return { rpc: 'ProjectService/ListProjects', request: {}, via, meanwhile, undo };
 };
 
 const CAUSES: Readonly<Partial<Record<Reason, () => Promise<Cause>>>> = {
@@ -251,7 +258,7 @@ const CAUSES: Readonly<Partial<Record<Reason, () => Promise<Cause>>>> = {
     };
     return { rpc: 'UserService/CreateUser', request: { email: newEmail(), name: 'N' }, via, undo };
   },
-  SHUTTING_DOWN: drain,
+  SHUTTING_DOWN: end,
   // The transport of gRPC answers a deadline of the client by itself; PostgreSQL's own limit comes through both doors.
   DEADLINE: async () => ({ rpc: 'UserService/CreateUser', request: { email: newEmail(), name: 'sqlstate 57014' } }),
   INTERNAL: async () => ({ rpc: 'UserService/CreateUser', request: { email: newEmail(), name: 'sqlstate XX000' } }),
@@ -265,14 +272,7 @@ describe('every reason of the contract is answered the same through both doors',
       const make = CAUSES[reason];
       assert.ok(make, `nothing here brings ${reason} about`);
       const cause = await make();
-      let overGrpc: Refused;
-      let overHttp: Refused;
-      try {
-        overGrpc = await send('grpc', cause);
-        overHttp = await send('http', cause);
-      } finally {
-        await cause.undo?.();
-      }
+      const [overGrpc, overHttp] = await sendBoth(cause).finally(cause.undo);
       const mutation = !isRead(methodOf(cause.rpc));
       const { message, pushback, ...rest } = overGrpc;
       assert.deepEqual(rest, {

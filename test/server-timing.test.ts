@@ -31,7 +31,9 @@ const spentOf = (header: unknown): Spent => {
 /** What the handlers below have spent. */
 const assertSpent = (header: unknown): void => {
   const { queue, db, total } = spentOf(header);
-  assert.deepEqual([queue, db], [1.5, 2.25]);
+  assert.equal(db, 2.25);
+  // Its turn in the event loop is waited for too.
+  assert.ok(queue > 1.5, `${queue} ms in the queue`);
   assert.ok(total > 0);
 };
 

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { it } from 'node:test';
 import { type Attributes, createContextKey, propagation, type Span, type SpanOptions, trace } from '@opentelemetry/api';
-import { beginTrace, endTrace, traceIdsOf } from '../src/telemetry/spans.ts';
+import { beginTrace, endTrace, traceCalls, traceIdsOf } from '../src/telemetry/spans.ts';
 
 const PARENT = createContextKey('the caller');
 const TRACE_ID = '0af7651916cd43dd8448eb211c80319c';
@@ -37,6 +37,9 @@ it('a call’s span stands below the caller’s, carries its correlation id, and
     extract: (context, carrier, getter) => context.setValue(PARENT, getter.get(carrier, 'traceparent')),
   });
   const traceparent = `00-${TRACE_ID}-b7ad6b7169203331-01`;
+  const untraced = beginTrace('grpc', 'a.Service/Call', 'c0ffee', () => traceparent);
+  assert.deepEqual([seen.name, untraced.span.isRecording(), traceIdsOf(untraced)], [undefined, false, {}]);
+  traceCalls();
   const traced = beginTrace('grpc', 'a.Service/Call', 'c0ffee', (name) =>
     name === 'traceparent' ? traceparent : undefined,
   );

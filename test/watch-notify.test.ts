@@ -80,10 +80,12 @@ interface WatchOptions {
   readonly actor?: string | null;
 }
 
-/** A project that one write has made: whoever hears of it has heard of all that its process wrote before. */
+/** A project that is told of once: whoever hears of it has heard of all that its process wrote before. */
 const newMark = async (clients: Clients): Promise<string> => {
   const actor = await newUser(clients);
   const { project } = await clients.projects.createProject({ name: 'A mark', language: 'en' }, { actor });
+  // Nobody can watch a new project, so its making is told to nobody.
+  await append(clients, project?.id ?? '', 'idea');
   return project?.id ?? '';
 };
 

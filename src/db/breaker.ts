@@ -28,6 +28,12 @@ export class CircuitOpen extends ConnectFailure {
   }
 }
 
+/** An attempt that tells whether others are worth while. */
+interface Probe {
+  readonly began: number;
+  readonly over: Promise<void>;
+}
+
 /** Attempts that failed, with no answer between them. */
 const OPENS_AFTER = 3;
 /** Until the first probe, in milliseconds; before each later one twice as long. */
@@ -54,7 +60,7 @@ export const createBreaker = (log: Pick<Logger, 'info' | 'warn'>, now = () => pe
   let last: ConnectFailure | null = null;
   let pauseMs = FIRST_PAUSE_MS;
   let probeAt = 0;
-  let probe: { readonly began: number; readonly over: Promise<void> } | null = null;
+  let probe: Probe | null = null;
 
   const pause = () => {
     probeAt = now() + jittered(pauseMs);
@@ -81,9 +87,9 @@ export const createBreaker = (log: Pick<Logger, 'info' | 'warn'>, now = () => pe
   };
 
   /** Waits for a probe that has just begun: who fails at once and comes back at once keeps the process from ending it. */
-  const awaitProbe = async (): Promise<void> => {
-    const patience = probe ? probe.began + PROBE_PATIENCE_MS - now() : 0;
-    if (patience > 0) await inTime(probe?.over, patience, undefined);
+  const awaitProbe = async ({ began, over }: Probe): Promise<void> => {
+    const patience = began + PROBE_PATIENCE_MS - now();
+    if (patience > 0) await inTime(over, patience, undefined);
   };
 
   /** Lets nobody pass an open circuit but a probe, whose turn has come. @throws CircuitOpen */
@@ -105,7 +111,7 @@ export const createBreaker = (log: Pick<Logger, 'info' | 'warn'>, now = () => pe
       return probe !== null || last === null ? 'half_open' : 'open';
     },
     attempt: async (connect) => {
-      if (probe) await awaitProbe();
+      if (probe) await awaitProbe(probe);
       const probes = enter();
       const over = Promise.withResolvers<void>();
       if (probes) probe = { began: now(), over: over.promise };
