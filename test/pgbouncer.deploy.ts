@@ -7,7 +7,7 @@ import { current } from '../src/db/prepared.ts';
 import { sql, statement } from '../src/db/statement.ts';
 import { MigrationRefused } from '../src/migrator/errors.ts';
 import { down, migrate, up } from '../src/migrator/migrate.ts';
-import { getProject } from '../src/projects/sql.ts';
+import { getProject, getUsage } from '../src/projects/sql.ts';
 import { startPooled } from './support/pooled.ts';
 import { connectAs, databaseOn, useOwner } from './support/postgres.ts';
 import { newProject, useService } from './support/service.ts';
@@ -42,9 +42,11 @@ describe('prepared statements through PgBouncer', { skip: NO_DOCKER }, async () 
   after(() => monitor.end());
 
   const readProject = async () => (await service.projects.getProject({ id: projectId }, { actor: viewer })).project;
+  /** Each of these is a statement of its own, which no callers share. */
+  const readUsage = () => service.projects.getProjectUsage({ projectId }, { actor: viewer });
   const callMany = async () => {
     for (let done = 0; done < CALLS; done += CALLERS) {
-      await Promise.all(Array.from({ length: CALLERS }, readProject));
+      await Promise.all(Array.from({ length: CALLERS }, readUsage));
     }
   };
   const show = async (what: string) => {
@@ -71,7 +73,7 @@ describe('prepared statements through PgBouncer', { skip: NO_DOCKER }, async () 
     await until(async () => {
       const sessions = await Promise.all(Array.from({ length: SERVERS }, () => pool.run(prepared, {})));
       for (const rows of sessions) {
-        const own = rows.filter((row) => row.statement === getProject.text);
+        const own = rows.filter((row) => row.statement === getUsage.text);
         for (const { pid } of rows)
           runs.set(
             pid,
@@ -93,11 +95,10 @@ describe('prepared statements through PgBouncer', { skip: NO_DOCKER }, async () 
 
   it('survive a migration that changes what they answer, under load, and no caller notices', async (t) => {
     const owner = await useOwner(db);
-    const {
-      name = '',
-      sql: text,
-      values,
-    } = getProject.token({ project: projectId, actor: viewer, show_deleted: false });
+    const { shared } = getProject;
+    assert.ok(shared);
+    const asked = { project: [projectId], actor: [viewer], show_deleted: [false] };
+    const { name = '', sql: text, values } = shared.token(asked as never);
 
     const errors: unknown[] = [];
     let answered = 0;

@@ -19,9 +19,11 @@ const MOST_SERVERS = 25;
 const ANSWERS = 5;
 const SAMPLES = 10;
 
-/** A service of two connections for calls, which wait a second for them. */
+/** A service of four connections for calls, which wait a second for them. */
 const FULL = ['--file', join(ROOT, 'test/support/compose.full.yaml')];
-const FULL_SIZE = 2;
+const FULL_SIZE = 4;
+/** Those that writes may have of them. */
+const WRITING = 3;
 const WAIT_MS = 1000;
 const TIMER_SLACK_MS = 20;
 
@@ -122,29 +124,32 @@ suite('the composed stack under load', { skip: NO_DOCKER }, async () => {
     assert.deepEqual(await stored(loader, load), acknowledged(load));
   });
 
-  test('when every connection is in use, calls wait, then are OVERLOADED and told when to come again', async (t) => {
+  test('when every connection that writes may have is in use, they wait, then are OVERLOADED and told when to come again, and reads go on', async (t) => {
     output(await stack.compose(...FULL, 'up', '--detach', '--wait', '--no-deps', '--no-build', 'service'));
     const held = await loader.newDocument();
     const other = await loader.newDocument();
     const append = () =>
       clients.documents.appendVersion({ projectId: held.projectId, documentType: DOCUMENT }, { actor: held.owner });
+    const write = () =>
+      clients.documents.appendVersion({ projectId: other.projectId, documentType: DOCUMENT }, { actor: other.owner });
     const read = () =>
       clients.documents.getVersion({ projectId: other.projectId, documentType: DOCUMENT }, { actor: other.owner });
     assert.equal((await state()).limit, BigInt(FULL_SIZE));
 
     const release = await hold(stack, held.projectId);
-    const writers = Array.from({ length: FULL_SIZE }, append);
+    const writers = Array.from({ length: WRITING }, append);
     // One after the other, since the first may still find a connection.
     await until(
       () =>
-        read().then(
+        write().then(
           () => false,
           () => true,
         ),
-      'every connection is in use',
+      'every connection that writes may have is in use',
     );
-    const refused = await Promise.all(Array.from({ length: 3 * FULL_SIZE }, () => failure(read())));
-    const waiting = Array.from({ length: 3 * FULL_SIZE }, read);
+    const refused = await Promise.all(Array.from({ length: 3 * FULL_SIZE }, () => failure(write())));
+    await read();
+    const waiting = Array.from({ length: 3 * FULL_SIZE }, write);
     await release();
     await Promise.all([...waiting, ...writers]);
 
