@@ -83,7 +83,7 @@ describe('the example call of every RPC', async () => {
       const own = lines.filter(({ correlation_id }) => correlation_id === correlationId);
       const results = own.map(({ result }) => result);
       if (method.methodKind === 'unary') assert.deepEqual(results, ['OK']);
-      else assert.match(results.join(), /^OPENED,(CANCELLED|OK)$/);
+      else assert.match(results.join(), /^OPENED,(CANCELLED|OK|SHUTTING_DOWN)$/);
       for (const { rpc, kind, caller, actor, projects, users, duration_ms } of own) {
         assert.equal(rpc, `${method.parent.typeName}/${method.name}`);
         assert.deepEqual([kind, caller, actor], ['access', 'anonymous', options.actor]);

@@ -9,9 +9,7 @@ import { createDatabase } from '../src/db/pool.ts';
 import { sql, statement } from '../src/db/statement.ts';
 import { createLog } from '../src/log.ts';
 import { watchReadiness } from '../src/readiness.ts';
-import { Refusal } from '../src/refusal.ts';
 import { createHealth } from '../src/rpc/health.ts';
-import { useFaultProxy } from './support/fault-proxy.ts';
 import { useTestDatabase } from './support/postgres.ts';
 import { useProxy } from './support/proxy.ts';
 import { until } from './support/until.ts';
@@ -204,19 +202,6 @@ describe('connections', () => {
     for (const socket of sockets) socket.destroy();
     await calls;
     assert.equal(sockets.length, 4, 'the others have left the queue');
-    await pool.end();
-  });
-
-  it('that are made for a call that ends meanwhile carry no statement, and serve the next', async () => {
-    const proxy = await useFaultProxy(db.urlAs('app'));
-    const pool = await createDatabase({ url: proxy.url, size: 1 });
-    const call = new AbortController();
-    const ended = assert.rejects(pool.run(one, {}, call), { reason: 'SHUTTING_DOWN', outcome: 'not_applied' });
-    call.abort(new Refusal('SHUTTING_DOWN', 'enough'));
-    await ended;
-    assert.equal(proxy.executions.get(one.name) ?? 0, 0);
-    await pool.run(one, {});
-    assert.deepEqual([proxy.executions.get(one.name), pool.state().connects], [1, 1]);
     await pool.end();
   });
 

@@ -213,3 +213,24 @@ describe('a cancel that overtakes its statement', () => {
     await pool.end();
   });
 });
+
+describe('a connection that is made for a call that ends meanwhile', () => {
+  const one = statement({
+    name: 'faults.answer',
+    params: {},
+    row: z.object({ one: z.number() }),
+    sql: () => sql.fragment`select 1 as one`,
+  });
+
+  it('carries no statement, and serves the next', async () => {
+    const pool = await createDatabase({ url: proxy.url, size: 1 });
+    const call = new AbortController();
+    const ended = assert.rejects(pool.run(one, {}, call), { reason: 'SHUTTING_DOWN', outcome: 'not_applied' });
+    call.abort(new Refusal('SHUTTING_DOWN', 'enough'));
+    await ended;
+    assert.equal(proxy.executions.get(one.name) ?? 0, 0);
+    await pool.run(one, {});
+    assert.deepEqual([proxy.executions.get(one.name), pool.state().connects], [1, 1]);
+    await pool.end();
+  });
+});
