@@ -8,7 +8,7 @@ const CAPACITY = 4 * 1024 * 1024;
 /** What the calls that are in flight when calls are refused may add, in bytes: some 30 000 records. */
 const RESERVE = 12 * 1024 * 1024;
 /** How long, in milliseconds, a line waits for others to be written with. */
-const GATHER_MS = 10;
+const GATHER_MS = 50;
 /** When a target that could take nothing is tried again, in milliseconds: soon at first, at most this much later. */
 const MAX_WAIT_MS = 100;
 /** When a target that failed is tried again, in milliseconds. */

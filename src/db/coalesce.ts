@@ -75,17 +75,32 @@ export const createCoalescer = (runRows: RunRows): Coalescer => {
 /** The askers of one statement. */
 const createLine = (statement: Statement<never, unknown>, runRows: RunRows) => {
   const queue = createFairQueue<Waiter>();
-  let running = 0;
+  /** The statements that run, the oldest first, but for those that are stuck. */
+  const running = new Set<{ readonly began: number }>();
   let scheduled = false;
+  let impatient: NodeJS.Timeout | undefined;
 
   const schedule = () => {
-    if (scheduled || running >= MAX_RUNNING || queue.size === 0) return;
+    if (scheduled || queue.size === 0) return;
+    if (running.size >= MAX_RUNNING) return waitForOldest();
     scheduled = true;
     // Behind what this turn of the event loop has read: no later than a call alone would be sent.
     setImmediate(() => {
       scheduled = false;
-      while (running < MAX_RUNNING && queue.size > 0) start();
+      while (running.size < MAX_RUNNING && queue.size > 0) start();
     });
+  };
+
+  const waitForOldest = () => {
+    const [oldest] = running;
+    if (impatient || !oldest) return;
+    const free = () => {
+      impatient = undefined;
+      const stuck = performance.now() - STUCK_MS;
+      for (const one of running) if (one.began <= stuck) running.delete(one);
+      schedule();
+    };
+    impatient = setTimeout(free, Math.max(1, oldest.began + STUCK_MS - performance.now()));
   };
 
   const start = () => {
@@ -95,20 +110,13 @@ const createLine = (statement: Statement<never, unknown>, runRows: RunRows) => {
       if (next === undefined) break;
       members.push(next);
     }
-    running += 1;
-    let counted = true;
-    const release = () => {
-      if (!counted) return;
-      counted = false;
-      running -= 1;
-      schedule();
-    };
-    const stuck = setTimeout(release, STUCK_MS);
+    const one = { began: performance.now() };
+    running.add(one);
     const [only] = members;
     const served = only && members.length === 1 ? serveAlone(only) : serveTogether(members);
     served.finally(() => {
-      clearTimeout(stuck);
-      release();
+      running.delete(one);
+      schedule();
     });
   };
 

@@ -7,12 +7,14 @@ import { connectFailure } from './connect-failure.ts';
 import { openClient } from './connection.ts';
 import type { Connections } from './connections.ts';
 import { isUnreached, Unreplicated } from './errors.ts';
-import { TYPES } from './pg-types.ts';
-import { current, isStale, renew } from './prepared.ts';
+import { exchange, Misdescribed, type Shapes } from './exchange.ts';
+import { current, isStale, type Prepared, renew } from './prepared.ts';
 
 /** A statement on its way, which Slonik knows nothing of: its driver finds it in the asynchronous context. */
 interface Passage {
   readonly signal: AbortSignal | undefined;
+  /** Whether the statement's text alone fixes its columns. */
+  readonly fixed: boolean;
   /** Called when the statement is about to be sent on a connection. */
   readonly onSend: () => void;
 }
@@ -66,43 +68,36 @@ const isWhole = (error: unknown): boolean => {
   );
 };
 
-interface Text {
-  readonly name: string;
-  readonly text: string;
-}
-
 const noRows = () => ({ command: 'SELECT' as const, fields: [], rowCount: 0, rows: [] });
 
 /** How statements run on a connection. */
 const sender = (client: Client) => {
+  const shapes: Shapes = new Map();
   let unreplicated = false;
   client.on('notice', ({ routine }) => {
     unreplicated ||= routine === WAITS_FOR_STANDBY;
   });
 
-  const send = async (statement: Text, values: unknown[], signal: AbortSignal | undefined) => {
-    for (let tries = 1; ; tries += 1) {
-      const prepared = current(statement);
-      try {
-        return await client.query({ ...prepared, values });
-      } catch (error) {
-        if (tries === MAX_TRIES || !isStale(error) || !renew(statement, prepared)) throw error;
-        signal?.throwIfAborted();
-      }
-    }
-  };
-
-  return async (statement: Text, values: unknown[], signal: AbortSignal | undefined) => {
+  return async (statement: Prepared, values: readonly unknown[], { signal, fixed }: Passage) => {
     unreplicated = false;
-    const result = await cancellable(client as unknown as Backend, signal, () => send(statement, values, signal));
+    const known = fixed ? shapes : null;
+    const rows = await cancellable(client as unknown as Backend, signal, async () => {
+      for (let tries = 1; ; tries += 1) {
+        const prepared = current(statement);
+        try {
+          return await exchange(client, prepared, values, known);
+        } catch (error) {
+          if (tries === MAX_TRIES) throw error;
+          // Reads alone have columns that are taken for known.
+          const again = error instanceof Misdescribed || (isStale(error) && renew(statement, prepared));
+          if (!again) throw error;
+          signal?.throwIfAborted();
+        }
+      }
+    });
     if (unreplicated) throw new Unreplicated();
-    return {
-      command: result.command as 'SELECT',
-      // Which columns there are is known of each statement.
-      fields: [],
-      rowCount: result.rowCount ?? 0,
-      rows: result.rows,
-    };
+    // Which columns there are, and what a statement is, is known of each.
+    return { command: 'SELECT' as const, fields: [], rowCount: rows.length, rows };
   };
 };
 
@@ -121,7 +116,6 @@ export const createDriver = ({ url, applicationName, onConnect, breaker, connect
       let succeeded = false;
       try {
         const client = await openClient(url, applicationName, {
-          types: TYPES,
           keepAlive: true,
           keepAliveInitialDelayMillis: KEEP_ALIVE_MS,
           connectionTimeoutMillis: typeof connectionTimeout === 'number' ? connectionTimeout : 0,
@@ -151,8 +145,8 @@ export const createDriver = ({ url, applicationName, onConnect, breaker, connect
       return send;
     };
 
-    const run = async (statement: Text, values: unknown[], travelling: Travelling | undefined) => {
-      const { signal, onSend } = travelling ?? {};
+    const run = async (statement: Prepared, values: readonly unknown[], passage: Passage) => {
+      const { signal, onSend } = passage;
       signal?.throwIfAborted();
       const send = await acquire();
       // Nobody waits any more for a statement whose call ended while its connection was made.
@@ -160,9 +154,9 @@ export const createDriver = ({ url, applicationName, onConnect, breaker, connect
         connections.give(send);
         throw signal.reason;
       }
-      onSend?.();
+      onSend();
       try {
-        const answer = await send(statement, values, signal);
+        const answer = await send(statement, values, passage);
         breaker?.reached();
         connections.give(send);
         return answer;
@@ -180,10 +174,10 @@ export const createDriver = ({ url, applicationName, onConnect, breaker, connect
         end: async () => {},
         query: async (text: string, values: unknown[] = [], { name = '' }: { name?: string } = {}) => {
           const travelling = passages.getStore();
+          if (!travelling) throw new Error('a statement came in past the pool');
           try {
             return await run({ name, text }, values, travelling);
           } catch (error) {
-            if (!travelling) throw error;
             travelling.failure = error;
             return noRows();
           }

@@ -8,6 +8,7 @@ import { createConnections } from './connections.ts';
 import { createDriver, onPassage, type Send } from './driver.ts';
 import { errorTypeOf } from './errors.ts';
 import type { Share } from './fair-queue.ts';
+import { createLeases } from './leases.ts';
 import { type Observer, observe } from './observe.ts';
 import { refused } from './refused.ts';
 import { isHarmless, ONCE, type Retries, type RetryCounts } from './retry.ts';
@@ -117,6 +118,7 @@ export const createDatabase = async (options: PoolOptions): Promise<Database> =>
   });
   // Slonik reports here what has already failed a call or ended an idle connection.
   pool.on('error', () => {});
+  const leases = createLeases(pool);
   const runRows: RunRows = async (statement, params, asker, asked) => {
     const { signal } = asker;
     const observed = observe(observer, statement, asker, asked);
@@ -126,7 +128,8 @@ export const createDatabase = async (options: PoolOptions): Promise<Database> =>
       counts.acquisitions += 1;
       counts.acquisitionWaitMs += observed.send();
     };
-    const work = () => onPassage({ signal, onSend }, () => pool.any(statement.token(params)));
+    const passage = { signal, fixed: statement.fixed, onSend };
+    const work = () => leases.run((connection) => onPassage(passage, () => connection.any(statement.token(params))));
     let rows: readonly AnyRow[];
     try {
       rows = (await slots.run({ lane: statement.lane, share: asker, signal, work })) as readonly AnyRow[];
@@ -170,6 +173,7 @@ export const createDatabase = async (options: PoolOptions): Promise<Database> =>
       };
     },
     end: async () => {
+      leases.end();
       await pool.end();
       await connections.end();
     },

@@ -1,5 +1,5 @@
 /** A statement as a connection prepares it. */
-interface Prepared {
+export interface Prepared {
   readonly name: string;
   readonly text: string;
 }

@@ -49,6 +49,8 @@ export interface Statement<T extends ParamTypes, R> {
   readonly row: ZodType<R>;
   /** Whether its rows belong to one project, which is then compared with the project asked for. */
   readonly scoped: boolean;
+  /** Whether its text alone fixes its columns: it selects no `*` of a type or a function that a migration may widen. */
+  readonly fixed: boolean;
   token(params: Params<T>): QuerySqlToken;
 }
 
@@ -61,6 +63,7 @@ interface Definition<T extends ParamTypes, R> {
 }
 
 interface Kind<R> extends Pick<Statement<never, R>, 'scoped' | 'lane'> {
+  readonly fixed?: boolean;
   readonly shared?: Statement<never, R>['shared'];
 }
 
@@ -75,7 +78,7 @@ export const registry: ReadonlyMap<string, Statement<never, unknown>> = register
  */
 const define = <T extends ParamTypes, R>(
   definition: Definition<T, R>,
-  { scoped, lane, shared = null }: Kind<R>,
+  { scoped, lane, fixed = false, shared = null }: Kind<R>,
 ): Statement<T, R> => {
   const refs = Object.fromEntries(
     Object.entries(definition.params).map(([key, type]) => {
@@ -99,6 +102,7 @@ const define = <T extends ParamTypes, R>(
     order,
     row: definition.row,
     scoped,
+    fixed,
     token: (params) => ({ ...template, sql: text, values: order.map((key) => params[key] as string) }),
   };
   if (registered.has(definition.name)) {
@@ -155,11 +159,11 @@ select asked.place, ${select}
 from ${asked(p)}
 cross join lateral ${from(askedRefs(params), true)}`,
     },
-    { scoped, lane: 'read' },
+    { scoped, lane: 'read', fixed: true },
   );
   return define(
     { name, params, row, sql: (p) => sql.fragment`select ${select} from ${from(p, false)}` },
-    { scoped, lane: 'read', shared: shared as unknown as Statement<never, R>['shared'] },
+    { scoped, lane: 'read', fixed: true, shared: shared as unknown as Statement<never, R>['shared'] },
   );
 };
 

@@ -39,79 +39,136 @@ export const admitAtHeaders = (
   return (method, call) => {
     const plan = byPath.get(method.path);
     if (!plan) return strangers(method, call);
-    let entry: Entry | null = null;
-    let received = false;
-    let whole = false;
-    let refused = false;
-    const sendMetadata = call.sendMetadata.bind(call);
-    const sendHeaders = headersOnce(sendMetadata, plan, () => entry);
-    const sendStatus = call.sendStatus.bind(call);
-    const send: typeof sendStatus = (sent) => {
-      sendHeaders();
-      sendStatus(sent);
-    };
-    const cut = (failure: Failure) => {
-      refused = true;
-      send(statusOf(failure));
-    };
-    // What grpc-js refuses by itself passes every interceptor by, and this method not. It may do so more than once.
-    call.sendStatus = (sent) => {
-      if (whole || !entry) send(sent);
-      else if (!refused) cut(pipeline.fail(entry, causeOf(sent)));
-    };
-    if (plan.endless) endWithConnection(call, () => entry);
-    // Before a first message, grpc-js sends headers without a word in them.
-    call.sendMetadata = (metadata) => {
-      if (entry) sendHeaders();
-      else sendMetadata(metadata);
-    };
-    const listener = new ServerListenerBuilder()
-      .withOnReceiveMetadata((metadata, next) => {
-        const deadline = Number(call.getDeadline());
-        const arrival = { system: 'grpc', deadline: Number.isFinite(deadline) ? deadline : null, cut } as const;
-        entry = pipeline.enter(plan, headerOf(metadata), arrival);
-        arrivals.set(metadata, entry);
-        // Who watches learns at once that the stream is open.
-        if (plan.streaming) sendHeaders();
-        whenAdmitted(pipeline, entry, () => next(metadata), cut);
-      })
-      .withOnReceiveMessage((message, next) => {
-        received = true;
-        next(message);
-      })
-      .withOnReceiveHalfClose((next) => {
-        // A client that leaves without an error ends its request like one that has sent it.
-        whole = received;
-        if (!whole && entry) pipeline.fail(entry, cutShort());
-        next();
-      })
-      .withOnCancel(() => {
-        if (whole) return;
-        letGo(call);
-        const late = isPast(Number(call.getDeadline()));
-        if (entry) pipeline.fail(entry, late ? deadlinePassed('not_applied') : cutShort());
-      })
-      .build();
-    return new ServerInterceptingCall(call, { start: (next) => next(listener) });
+    const arriving = new Arriving(call, plan, pipeline, arrivals);
+    call.start = (taker) => arriving.start(taker);
+    call.sendStatus = (sent) => arriving.end(sent);
+    call.sendMetadata = (metadata) => arriving.sendMetadata(metadata);
+    if (plan.endless) endWithConnection(call, () => arriving.entry);
+    return call as unknown as ServerInterceptingCall;
   };
 };
 
+type Taker = Parameters<ServerInterceptingCallInterface['start']>[0];
+type SentStatus = Parameters<ServerInterceptingCallInterface['sendStatus']>[0];
+
 /**
- * Sends a call's headers, when it is first called: the correlation id, whatever becomes of the call, and of a unary one what
- * it took, since its headers leave with its answer. grpc-js alone sends what has no entry.
+ * One call between grpc-js and its handler. It listens itself and changes the call, where a `ServerInterceptingCall` would put
+ * three objects and eight functions around it, at a tenth of what a short call takes.
  */
-const headersOnce = (send: (headers: Metadata) => void, plan: MethodPlan, entered: () => Entry | null) => {
-  let sent = false;
-  return () => {
-    const entry = entered();
-    if (sent || !entry) return;
-    sent = true;
+class Arriving implements Taker {
+  entry: Entry | null = null;
+  readonly #call: ServerInterceptingCallInterface;
+  readonly #plan: MethodPlan;
+  readonly #pipeline: Pipeline;
+  readonly #arrivals: Arrivals;
+  // As they are before this call's own.
+  readonly #start: ServerInterceptingCallInterface['start'];
+  readonly #sendStatus: ServerInterceptingCallInterface['sendStatus'];
+  readonly #sendMetadata: ServerInterceptingCallInterface['sendMetadata'];
+  #taker: Taker | null = null;
+  #received = false;
+  #whole = false;
+  #refused = false;
+  #gone = false;
+  #headersSent = false;
+
+  constructor(call: ServerInterceptingCallInterface, plan: MethodPlan, pipeline: Pipeline, arrivals: Arrivals) {
+    this.#call = call;
+    this.#plan = plan;
+    this.#pipeline = pipeline;
+    this.#arrivals = arrivals;
+    this.#start = call.start;
+    this.#sendStatus = call.sendStatus;
+    this.#sendMetadata = call.sendMetadata;
+  }
+
+  start(taker: Taker): void {
+    this.#taker = taker;
+    this.#start.call(this.#call, this);
+  }
+
+  /** Before a first message, grpc-js sends headers without a word in them. */
+  sendMetadata(metadata: Metadata): void {
+    if (this.entry) this.#sendHeaders(this.entry);
+    else this.#sendMetadata.call(this.#call, metadata);
+  }
+
+  /** What grpc-js refuses by itself passes every interceptor by, and this method not. It may do so more than once. */
+  end(sent: SentStatus): void {
+    if (this.#whole || !this.entry) this.#send(sent);
+    else if (!this.#refused) this.#cut(this.#pipeline.fail(this.entry, causeOf(sent)));
+  }
+
+  /** Nothing of the request comes before the taker has the headers: grpc-js reads it when that asks for it. */
+  onReceiveMetadata(metadata: Metadata): void {
+    const deadline = Number(this.#call.getDeadline());
+    const cut = (failure: Failure) => this.#cut(failure);
+    const entry = this.#pipeline.enter(this.#plan, headerOf(metadata), {
+      system: 'grpc',
+      deadline: Number.isFinite(deadline) ? deadline : null,
+      cut,
+    });
+    this.entry = entry;
+    this.#arrivals.set(metadata, entry);
+    // Who watches learns at once that the stream is open.
+    if (this.#plan.streaming) this.#sendHeaders(entry);
+    const proceed = () => {
+      if (!this.#gone) this.#taker?.onReceiveMetadata(metadata);
+    };
+    whenAdmitted(this.#pipeline, entry, proceed, cut);
+  }
+
+  onReceiveMessage(message: unknown): void {
+    if (this.#gone) return;
+    this.#received = true;
+    this.#taker?.onReceiveMessage(message);
+  }
+
+  onReceiveHalfClose(): void {
+    if (this.#gone) return;
+    // A client that leaves without an error ends its request like one that has sent it.
+    this.#whole = this.#received;
+    if (!this.#whole && this.entry) this.#pipeline.fail(this.entry, cutShort());
+    this.#taker?.onReceiveHalfClose();
+  }
+
+  onCancel(): void {
+    this.#gone = true;
+    if (!this.#whole) this.#leave();
+    this.#taker?.onCancel();
+  }
+
+  /** Ends a call whose request will not be whole. */
+  #leave(): void {
+    letGo(this.#call);
+    if (!this.entry) return;
+    const late = isPast(Number(this.#call.getDeadline()));
+    this.#pipeline.fail(this.entry, late ? deadlinePassed('not_applied') : cutShort());
+  }
+
+  #cut(failure: Failure): void {
+    this.#refused = true;
+    this.#send(statusOf(failure));
+  }
+
+  #send(sent: SentStatus): void {
+    if (this.entry) this.#sendHeaders(this.entry);
+    this.#sendStatus.call(this.#call, sent);
+  }
+
+  /**
+   * Sends the call's headers, when it is first called: the correlation id, whatever becomes of the call, and of a unary one
+   * what it took, since its headers leave with its answer. grpc-js alone sends what has no entry.
+   */
+  #sendHeaders(entry: Entry): void {
+    if (this.#headersSent) return;
+    this.#headersSent = true;
     const headers = new Metadata();
     headers.set('x-correlation-id', entry.correlationId);
-    if (!plan.streaming) headers.set('server-timing', timingOf(entry));
-    send(headers);
-  };
-};
+    if (!this.#plan.streaming) headers.set('server-timing', timingOf(entry));
+    this.#sendMetadata.call(this.#call, headers);
+  }
+}
 
 /**
  * Ends a watch behind a message once its connection takes no more calls, as one does that has had its time: the watch would keep
@@ -141,8 +198,6 @@ const whenAdmitted = (pipeline: Pipeline, entry: Entry, next: () => void, refuse
 };
 
 const cutShort = (): Failure => bareFailure('CANCELLED', 'the request was cut off');
-
-type SentStatus = Parameters<ServerInterceptingCallInterface['sendStatus']>[0];
 
 /** What a request failed with that grpc-js refused. */
 const causeOf = ({ code, details }: SentStatus): unknown =>
