@@ -117,7 +117,10 @@ describe('the health of the database', () => {
     } finally {
       proxy.down = false;
     }
-    assert.equal(await next(), DatabaseStatus.HEALTHY);
+    // What the outage itself sets off, such as slow statements, may be told of before all is well.
+    const after = await next();
+    if (after === DatabaseStatus.DEGRADED) assert.equal(await next(), DatabaseStatus.HEALTHY);
+    else assert.equal(after, DatabaseStatus.HEALTHY);
     await watching.return?.();
   });
 });

@@ -1,9 +1,11 @@
 import assert from 'node:assert/strict';
+import type { EventEmitter } from 'node:events';
 import { after, describe, it } from 'node:test';
 import { z } from 'zod';
+import { exchange, Misdescribed, type Shapes } from '../src/db/exchange.ts';
 import { createDatabase } from '../src/db/pool.ts';
 import { sql, statement } from '../src/db/statement.ts';
-import { useOwner, useTestDatabase } from './support/postgres.ts';
+import { connectAs, useOwner, useTestDatabase } from './support/postgres.ts';
 import { until } from './support/until.ts';
 
 const CALLERS = 8;
@@ -113,5 +115,39 @@ describe('a prepared statement', () => {
     const pool = await poolOf(1);
     await pool.run(take, {});
     assert.deepEqual(await pool.run(taken, {}), [{ two: 2 }]);
+  });
+});
+
+describe('what a connection knows of a statement’s columns', () => {
+  const prepared = { name: 'probe', text: 'select 1 as one, null::text as nothing, 2::int8 as two' };
+  const row = { one: 1, nothing: null, two: 2n };
+
+  it('is asked for once where its text fixes them, else each time', async () => {
+    const client = await connectAs(db.urlAs('app'));
+    let described = 0;
+    (client as unknown as { readonly connection: EventEmitter }).connection.on('rowDescription', () => described++);
+    const shapes: Shapes = new Map();
+    for (const known of [shapes, shapes, shapes, null, null]) {
+      assert.deepEqual(await exchange(client, prepared, [], known), [row]);
+    }
+    assert.equal(described, 3);
+  });
+
+  it('is forgotten when other columns come', async () => {
+    const client = await connectAs(db.urlAs('app'));
+    const shapes: Shapes = new Map();
+    await exchange(client, prepared, [], shapes);
+    shapes.set(prepared.name, { names: ['one'], parsers: [String] });
+    await assert.rejects(exchange(client, prepared, [], shapes), Misdescribed);
+    assert.deepEqual(await exchange(client, prepared, [], shapes), [row]);
+  });
+
+  it('is nothing where PostgreSQL refuses, or a value cannot be sent', async () => {
+    const client = await connectAs(db.urlAs('app'));
+    const failing = { name: 'failing', text: 'select 1 / $1::int as one' };
+    const circular = { toPostgres: () => circular };
+    await assert.rejects(exchange(client, failing, [0], new Map()), { code: '22012' });
+    await assert.rejects(exchange(client, failing, [circular], new Map()), /circular/);
+    assert.deepEqual(await exchange(client, failing, [1], new Map()), [{ one: 1 }]);
   });
 });

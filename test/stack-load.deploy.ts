@@ -15,6 +15,8 @@ const PROJECTS = 8;
 /** The service's connections, and what PgBouncer may open for it: its pool and its reserve. */
 const POOL_SIZE = 20;
 const MOST_SERVERS = 25;
+/** Those that writes may have of them. */
+const WRITERS = 15;
 /** Answers of each caller, and looks at PgBouncer, that show how it is under load. */
 const ANSWERS = 5;
 const SAMPLES = 10;
@@ -73,7 +75,7 @@ suite('the composed stack under load', { skip: NO_DOCKER }, async () => {
     return { ...pool, waitedMs: Number(seconds) * 1000 + nanos / 1e6 };
   };
 
-  test(`${CALLERS} callers share the service's connections, PgBouncer opens its own number, and no call fails`, async (t) => {
+  test(`${CALLERS} callers share the service's connections, PgBouncer opens its own number, and every call is answered`, async (t) => {
     const load = await loader.start({ callers: CALLERS, projects: PROJECTS });
     const began = Date.now();
     const before = await state();
@@ -95,13 +97,18 @@ suite('the composed stack under load', { skip: NO_DOCKER }, async () => {
     }));
     t.diagnostic(
       `${Math.round((answered * 1000) / took)} calls/s; waited for a connection ${wait.toFixed(1)} ms on average; ` +
-        `at most ${mostClients} client and ${mostServers} server connections in ${samples.length} samples`,
+        `at most ${mostClients} client and ${mostServers} server connections in ${samples.length} samples; ` +
+        `told to come again: ${JSON.stringify(failuresOf(load))}`,
     );
-    assert.deepEqual(failuresOf(load), {});
-    assert.equal(mostClients, POOL_SIZE, 'as many as the service has, all of them in use');
+    // What a slow machine cannot do in time is refused at once, and sent again.
+    assert.deepEqual(
+      Object.keys(failuresOf(load)).filter((reason) => reason !== 'OVERLOADED'),
+      [],
+    );
+    assert.ok(mostClients <= POOL_SIZE, 'no more than the service has');
+    assert.ok(mostClients >= WRITERS, 'those that writes may have are all in use');
     assert.ok(mostServers <= MOST_SERVERS);
     assert.ok(now.acquisitions > before.acquisitions && wait > 0, 'the waits are exported');
-    assert.equal(now.acquisitionTimeouts, 0n);
     assert.deepEqual(await stored(loader, load), acknowledged(load));
   });
 

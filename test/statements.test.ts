@@ -55,6 +55,16 @@ describe('the service’s statements', () => {
     assert.deepEqual([...registry.keys()].sort(), withShared([...defined.values()].flat()).sort());
   });
 
+  it('name every column where their text is said to fix them: no type or function widens their rows', () => {
+    const fixed = statements.filter((statement) => statement.fixed);
+    assert.ok(fixed.length > 0);
+    for (const { name, text } of fixed) {
+      // What the frame of a read adds, and what one picks its columns from.
+      const stars = text.replaceAll(/\b(?:fenced|query|o)\.\*/g, '').match(/\S*\*/g) ?? [];
+      assert.deepEqual(stars, [], name);
+    }
+  });
+
   it('fit the schema that the migrations make, parameters and columns, as the service runs them', async () => {
     assert.deepEqual(await faultsOf(app, statements), []);
   });

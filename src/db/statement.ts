@@ -146,7 +146,10 @@ interface PointDefinition<T extends ParamTypes, R> extends Omit<Definition<T, R>
   readonly from: (p: Refs<T>, together: boolean) => FragmentSqlToken;
 }
 
-/** The one row of one asker. What several ask for at the same moment is one statement, with an entry for each of them. */
+/**
+ * The one row of one asker. What several ask for at the same moment is one statement, with an entry for each of them. Reads in
+ * a project name their columns; a function may answer its own type's.
+ */
 const definePoint = <T extends ParamTypes, R>(definition: PointDefinition<T, R>, scoped: boolean): Statement<T, R> => {
   const { name, params, row, select, from } = definition;
   const shared = define<Each<T>, R>(
@@ -159,11 +162,11 @@ select asked.place, ${select}
 from ${asked(p)}
 cross join lateral ${from(askedRefs(params), true)}`,
     },
-    { scoped, lane: 'read', fixed: true },
+    { scoped, lane: 'read', fixed: scoped },
   );
   return define(
     { name, params, row, sql: (p) => sql.fragment`select ${select} from ${from(p, false)}` },
-    { scoped, lane: 'read', fixed: true, shared: shared as unknown as Statement<never, R>['shared'] },
+    { scoped, lane: 'read', fixed: scoped, shared: shared as unknown as Statement<never, R>['shared'] },
   );
 };
 
