@@ -25,7 +25,7 @@ import { until } from './support/until.ts';
 // Two replicas under steady load, of which one after the other is ended by SIGTERM and started again: no call fails.
 
 /** How often; more by hand: ROLLS=100. */
-const ROLLS = Number(process.env.ROLLS ?? 4);
+const ROLLS = Number(process.env.ROLLS ?? 2);
 const READERS = 8;
 const READ_EVERY_MS = 10;
 const WRITERS = 4;
