@@ -3,6 +3,7 @@ import { type Database, first } from './db/pool.ts';
 import { indexHeads } from './documents/sql.ts';
 import { forgetReplies, purgeDue, sweep } from './executions/sql.ts';
 import type { Logger } from './log.ts';
+import { Refusal } from './refusal.ts';
 import { bounded } from './rpc/time.ts';
 
 /** How often each chore looks for work, in milliseconds: half of the 10 s within which a lost lease is noticed. */
@@ -14,6 +15,8 @@ const HEADS = 20;
 
 /** How long one statement may take with its wait for a connection, in milliseconds: more than PostgreSQL gives it. */
 const PATIENCE_MS = 30_000;
+
+const PASSING: ReadonlySet<string> = new Set(['DATABASE_UNAVAILABLE', 'OVERLOADED']);
 
 interface SweeperOptions {
   readonly db: Database;
@@ -69,7 +72,9 @@ const repeat = async (name: string, chore: Chore, options: SweeperOptions, signa
       const patience = AbortSignal.any([signal, AbortSignal.timeout(PATIENCE_MS)]);
       if ((await bounded(chore(options, patience), patience)) > 0) continue;
     } catch (err) {
-      if (!signal.aborted) options.log.error({ err, chore: name }, 'a chore of the sweeper failed');
+      // That the database is away, or busy, is told elsewhere, and soon over.
+      const level = err instanceof Refusal && PASSING.has(err.reason) ? 'warn' : 'error';
+      if (!signal.aborted) options.log[level]({ err, chore: name }, 'a chore of the sweeper failed');
     }
     // Rejects when the signal aborts, which ends the loop anyhow.
     await sleep(options.intervalMs ?? INTERVAL_MS, undefined, { signal, ref: false }).catch(() => {});

@@ -138,7 +138,11 @@ describe('the command', () => {
     clearInterval(broken);
     assert.equal(code, 1, out);
     assert.match(out, /rows missing, or other than recorded \.+ [1-9]/);
-    assert.match(out, /\w+ version 1, recorded at revision \d+, is not there/);
+    // The first few of them, whichever the load met.
+    assert.match(
+      out,
+      /version 1, recorded at revision \d+, is not there|the manifest of export \d+ names \d+ of \d+ documents/,
+    );
     assert.match(out, /NOT CERTIFIED: \d+ of \d+ promises broken/);
   });
 

@@ -151,7 +151,7 @@ describe('a sweeper', () => {
 
   it('logs a failure and tries again', async (t) => {
     const lines: string[] = [];
-    const failing = createLog('error', { write: (line: string) => void lines.push(line) });
+    const failing = createLog('warn', { write: (line: string) => void lines.push(line) });
     const db = await createDatabase({ url: withDatabase(service.db.appUrl, 'nowhere'), size: 1 });
     const sweeper = startSweeper({ db, changed: () => {}, log: failing, intervalMs: 10 });
     t.after(async () => {
