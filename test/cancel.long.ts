@@ -26,11 +26,11 @@ describe('calls that are cancelled in the middle', async () => {
     await Promise.all(calls);
   };
 
-  it('on the pool, a thousand reads and a thousand writes', async (t) => {
+  it(`on the pool, ${CANCELS} reads and ${CANCELS} writes`, async (t) => {
     await cancelInTheMiddle(await useTestDatabase(), (figures) => t.diagnostic(figures));
   });
 
-  it('while they wait for a lock, a thousand writes: they are gone from PostgreSQL, and leave nothing', async (t) => {
+  it(`while they wait for a lock, ${CANCELS} writes: they are gone from PostgreSQL, and leave nothing`, async (t) => {
     const { projectId, editor } = projects[0] ?? assert.fail();
     const blocked = POOL_SIZE - 3;
     const holder = await connectAs(service.db.adminUrl);
