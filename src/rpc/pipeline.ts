@@ -238,8 +238,7 @@ export const createPipeline = (options: PipelineOptions): Pipeline => {
         messages = (entry.plan.handler(request as never, call) as AsyncIterable<object>)[Symbol.asyncIterator]();
         for (;;) {
           entry.waitingSince = performance.now();
-          // Thousands of watches wait at a time, each for its signal too: a second one who does would cost 1.3 KB each.
-          const next = await (entry.plan.endless ? messages.next() : bounded(messages.next(), call.signal));
+          const next = await bounded(messages.next(), call.signal);
           entry.waitingSince = null;
           done = next.done === true;
           call.signal.throwIfAborted();

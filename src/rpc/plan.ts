@@ -14,7 +14,7 @@ export interface MethodPlan {
   /** `package.Service/Method`, as in logs. */
   readonly name: string;
   readonly streaming: boolean;
-  /** Whether it is a stream that goes on for as long as its client listens; its handler ends by itself when its signal aborts. */
+  /** Whether it is a stream that goes on for as long as its client listens. */
   readonly endless: boolean;
   readonly mutation: boolean;
   readonly handler: AnyHandler;
