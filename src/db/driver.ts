@@ -105,10 +105,11 @@ const sender = (client: Client) => {
 export type Send = ReturnType<typeof sender>;
 
 /**
- * Slonik's driver over `pg`, as its own one but for six things: no startup parameters (PgBouncer refuses them), fixed type
- * parsers (int8 and timestamptz as bigint) without a look-up connection, statements that are cancelled in PostgreSQL when
- * the signal of their call aborts, prepared statements that outlive a change of the schema, no commit taken for done that was
- * told not to wait for a standby, and connections that outlive what a statement fails with.
+ * Slonik's driver over `pg`, as its own one but for seven things: no startup parameters (PgBouncer refuses them), fixed type
+ * parsers (int8 and timestamptz as bigint) without a look-up connection, columns described once where they are fixed,
+ * statements that are cancelled in PostgreSQL when the signal of their call aborts, prepared statements that outlive a change
+ * of the schema, no commit taken for done that was told not to wait for a standby, and connections that outlive what a
+ * statement fails with.
  */
 export const createDriver = ({ url, applicationName, onConnect, breaker, connections, onOpen }: DriverOptions) =>
   createDriverFactory(async ({ driverConfiguration: { connectionTimeout } }) => {
