@@ -68,6 +68,14 @@ describe('slots', () => {
     assert.deepEqual(begun, ['a', 'b', 'c', 'd']);
   });
 
+  it('refuse for the work that is really ahead, not for as much of every share', async () => {
+    const slots = createSlots(4, 60_000);
+    const { run, begun } = start(slots);
+    for (let i = 0; i < 10; i++) run(`other ${i}`, { project: `other ${i}` });
+    for (let i = 0; i < 500; i++) run(`flood ${i}`, { project: 'flood' });
+    assert.equal(slots.waiting, 510 - begun.length);
+  });
+
   it('refuse who has waited too long, and give its place up', async () => {
     const slots = createSlots(1, 10);
     const { run, end } = start(slots);

@@ -61,3 +61,10 @@ it('a share that has too many waiting is refused, and another one is let in', as
   assert.ok(turns.waiting > 3_900);
   await Promise.all(flood);
 });
+
+it('is refused for the length of its own wait: a flood does not count its neighbours as floods', async () => {
+  const turns = createTurns();
+  const calls = Array.from({ length: 20 }, (_, place) => turns.take({ project: `quiet ${place}` }));
+  calls.push(...Array.from({ length: 800 }, () => turns.take({ project: 'flood' })));
+  await Promise.all(calls);
+});

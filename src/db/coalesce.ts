@@ -24,7 +24,7 @@ export interface Coalescer {
 }
 
 /** Askers of one statement, at most: PostgreSQL's work on them is what the first of them waits for. */
-const MAX_TOGETHER = 32;
+const MAX_TOGETHER = 16;
 /** Statements of one kind that run at once; while they do, those who come gather for the next one. */
 const MAX_RUNNING = 2;
 /** After so long, in milliseconds, a statement that has not answered keeps nobody from sending another. */

@@ -9,8 +9,8 @@ export interface FairQueue<T> {
   readonly size: number;
   /** How many shares have something waiting. */
   readonly shares: number;
-  /** How much waits on one's account. */
-  depth(share: Share): number;
+  /** How many at most have their turn before one more of a share. */
+  ahead(share: Share): number;
   add(item: T, share: Share): void;
   /** Takes one out of turn; false when it does not wait any more. */
   remove(item: T, share: Share): boolean;
@@ -49,7 +49,7 @@ export const createFairQueue = <T>(): FairQueue<T> => {
     get shares() {
       return shares;
     },
-    depth: (share) => itemsOf(share)?.size ?? 0,
+    ahead: (share) => Math.min(size, (itemsOf(share)?.size ?? 0) * shares),
     add: (item, { caller = '', project = '' }) => {
       const projects = callers.get(caller) ?? new Map<string, Set<T>>();
       if (projects.size === 0) callers.set(caller, projects);

@@ -34,7 +34,7 @@ export class WaitedTooLong extends Error {}
 
 /** Of the slots, one in this many is left to the other lane. */
 const LEFT_TO_OTHERS = 4;
-/** How many wait in a lane, when they wait for one share's sake; of several shares each has its part of it. */
+/** How many wait in a lane: when it is full, who has more than its part of it has no further one let in. */
 const MAX_WAITING = 1000;
 /** How much the newest work tells of how long work takes. */
 const NEWEST = 0.05;
@@ -66,9 +66,9 @@ export const createSlots = (limit: number, waitMs = Number.POSITIVE_INFINITY, us
 
   /** @throws WaitedTooLong for who would wait in vain */
   const checkRoom = ({ queue, most, meanMs }: LaneState, share: Share): void => {
-    const [depth, shares] = [queue.depth(share), Math.max(1, queue.shares)];
-    if (depth * shares >= MAX_WAITING) throw new WaitedTooLong(`${depth} wait already`);
-    const expectedMs = (depth * shares * meanMs) / most;
+    const ahead = queue.ahead(share);
+    if (ahead >= MAX_WAITING) throw new WaitedTooLong(`${ahead} wait already`);
+    const expectedMs = (ahead * meanMs) / most;
     if (expectedMs > waitMs) throw new WaitedTooLong(`${Math.round(expectedMs)} ms of work wait already`);
   };
 

@@ -5,7 +5,7 @@ import { Refusal } from '../refusal.ts';
 const PER_TURN = 16;
 /** and how many of one share, so that who floods leaves room in each turn for those who come meanwhile. */
 const PER_SHARE = 8;
-/** How many of one share wait to begin, where it is alone; of several each has its part of it. */
+/** How many wait to begin: when it is full, who has more than its part of it has no further one let in. */
 const MAX_WAITING = 4000;
 
 /** Lets calls begin a few at a time, each share in its turn. */
@@ -48,7 +48,7 @@ export const createTurns = (): Turns => {
       // One more counts as begun, so that there is a next turn.
       begun += 1;
       if (begun <= PER_TURN && queue.size === 0) return null;
-      if (queue.depth(share) * Math.max(1, queue.shares) >= MAX_WAITING) {
+      if (queue.ahead(share) >= MAX_WAITING) {
         throw new Refusal('OVERLOADED', 'too many calls wait to begin; send the call again, a little later');
       }
       return new Promise((resolve) => queue.add(resolve, share));
