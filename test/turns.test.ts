@@ -64,7 +64,7 @@ it('a share that has too many waiting is refused, and another one is let in', as
 
 it('is refused for the length of its own wait: a flood does not count its neighbours as floods', async () => {
   const turns = createTurns();
-  const calls = Array.from({ length: 20 }, (_, place) => turns.take({ project: `quiet ${place}` }));
+  const calls = Array.from({ length: 40 }, (_, place) => turns.take({ project: `quiet ${place}` }));
   calls.push(...Array.from({ length: 800 }, () => turns.take({ project: 'flood' })));
   await Promise.all(calls);
 });
