@@ -28,6 +28,7 @@ const rate = ({ callsPerSecond }: Measured): number => callsPerSecond;
 const reportOf = (figures: readonly Figure[], failure?: string): Report => ({
   driver: 'none',
   time: '2026-11-23T00:00:00.000Z',
+  stolen: 0,
   results: [
     { scenario: 'one', figures, measured: [measuredOf('service', 5)], ...(failure !== undefined && { failure }) },
   ],

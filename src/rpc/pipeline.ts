@@ -11,6 +11,7 @@ import { type Entry, elapsedMs, enter, UUID } from './entry.ts';
 import { ClientGone, type Failure, toFailure } from './errors.ts';
 import type { IdentifyRequest } from './identity.ts';
 import { accessRecordOf, logCall } from './log-call.ts';
+import { createPace } from './pace.ts';
 import type { MethodPlan } from './plan.ts';
 import { bounded, expireAt } from './time.ts';
 import { createTurns } from './turns.ts';
@@ -101,6 +102,8 @@ export const createPipeline = (options: PipelineOptions): Pipeline => {
   const { log, accessLog, measurements, authenticate, identifyRequest } = options;
   const running = new Set<Entry>();
   const turns = createTurns();
+  let unaryCalls = 0;
+  const pace = createPace(() => unaryCalls);
   let draining = false;
 
   const settle = (entry: Entry, failure: Failure | null) => {
@@ -217,6 +220,7 @@ export const createPipeline = (options: PipelineOptions): Pipeline => {
     },
 
     unary: async (entry, link, { decode, encode }) => {
+      unaryCalls += 1;
       try {
         const [request, call] = await prepare(entry, link, decode);
         const work = entry.plan.handler(request as never, call) as Promise<object>;
@@ -235,10 +239,12 @@ export const createPipeline = (options: PipelineOptions): Pipeline => {
       let done = false;
       try {
         const [request, call] = await prepare(entry, link, decode);
-        messages = (entry.plan.handler(request as never, call) as AsyncIterable<object>)[Symbol.asyncIterator]();
+        const made = (entry.plan.handler(request as never, call) as AsyncIterable<object>)[Symbol.asyncIterator]();
+        messages = made;
         for (;;) {
           entry.waitingSince = performance.now();
-          const next = await bounded(messages.next(), call.signal);
+          const making = entry.plan.endless ? made.next() : pace(() => made.next());
+          const next = await bounded(making, call.signal);
           entry.waitingSince = null;
           done = next.done === true;
           call.signal.throwIfAborted();

@@ -142,7 +142,9 @@ export const createWriter = (): MessageWriter => {
     write: (put, value) => {
       begin();
       put(writer, value);
-      return Buffer.from(buffer.subarray(0, offset));
+      const written = buffer.subarray(0, offset);
+      // A buffer that has grown is not written into again.
+      return buffer.length > KEPT_BYTES ? written : Buffer.from(written);
     },
     measure: (put, value) => {
       begin();

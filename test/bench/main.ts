@@ -18,6 +18,7 @@ import { versus } from './scenarios/versus.ts';
 import { watchers } from './scenarios/watchers.ts';
 import { ways } from './scenarios/ways.ts';
 import { work } from './scenarios/work.ts';
+import { hostTimes } from './support/cpu.ts';
 import { createH2load } from './support/h2load.ts';
 import { createMeter } from './support/measure.ts';
 import { startNodeDriver } from './support/node-driver.ts';
@@ -115,9 +116,12 @@ const run = async (scenarios: readonly Scenario[], signal: AbortSignal): Promise
     signal,
     tell: (text) => void process.stderr.write(`${text}\n`),
   };
+  const before = hostTimes();
   const results: (Result & { readonly scenario: string })[] = [];
   for (const scenario of scenarios) results.push({ scenario: scenario.name, ...(await attempt(scenario, shared)) });
-  return { driver: plain.name, time: new Date().toISOString(), results };
+  const after = hostTimes();
+  const stolen = (after.stolen - before.stolen) / (after.all - before.all);
+  return { driver: plain.name, time: new Date().toISOString(), stolen, results };
 };
 
 const tellOf = (report: Report): void => {

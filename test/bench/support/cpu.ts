@@ -52,3 +52,11 @@ export const familyCpuOf = (pid: number): number =>
 /** What a process holds of the memory, in MiB. */
 export const residentMib = (pid: number): number =>
   Number(/^VmRSS:\s+(\d+) kB/m.exec(read(`/proc/${pid}/status`))?.[1] ?? 0) / 1024;
+
+/** What the host has given of the processors to somebody else so far, and all the time there was, in seconds. */
+export const hostTimes = (): { readonly stolen: number; readonly all: number } => {
+  // Behind `cpu`: user, nice, system, idle, iowait, irq, softirq, steal; https://docs.kernel.org/filesystems/proc.html
+  const ticks = /^cpu +(.*)/.exec(read('/proc/stat'))?.[1]?.split(' ').slice(0, 8).map(Number) ?? [];
+  const all = ticks.reduce((sum, one) => sum + one, 0);
+  return { stolen: (ticks[7] ?? 0) / TICKS_PER_SECOND, all: all / TICKS_PER_SECOND };
+};

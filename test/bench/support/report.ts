@@ -9,6 +9,8 @@ export interface Report {
   readonly driver: string;
   /** When it ended, as in ISO 8601. */
   readonly time: string;
+  /** Of the processors' time, the share that the host gave to somebody else meanwhile. */
+  readonly stolen: number;
   readonly results: readonly (Result & { readonly scenario: string })[];
 }
 
@@ -17,9 +19,9 @@ export const isGood = ({ results }: Report): boolean =>
   results.every(({ figures, failure }) => failure === undefined && figures.every((figure) => isMet(figure) !== false));
 
 /** The tables of a run: the figures, and what each scenario has measured, as medians of its rounds. */
-export const toMarkdown = ({ driver, time, results }: Report): string =>
+export const toMarkdown = ({ driver, time, stolen, results }: Report): string =>
   [
-    `${time}, ${cpus().length} processors (${cpus()[0]?.model.trim()}), load by ${driver}`,
+    `${time}, ${cpus().length} processors (${cpus()[0]?.model.trim()}), of whose time the host took ${(100 * stolen).toFixed(1)} % away, load by ${driver}`,
     tableOf(
       ['scenario', 'figure', 'value', 'spread', 'bound', ''],
       results.flatMap(({ scenario, figures, failure }) => [
