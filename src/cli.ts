@@ -9,6 +9,7 @@ import {
   parseKept,
   parseKeyId,
   parseListen,
+  parseTarget,
   parseTimeout,
 } from './cli/arguments.ts';
 import { addMigrate } from './cli/migrate.ts';
@@ -33,6 +34,7 @@ function createProgram(): Command {
   addHealth(program);
   addMigrate(program);
   addChanges(program);
+  addProject(program);
   addPrivacy(program);
   addToken(program);
   addKeys(program);
@@ -83,6 +85,31 @@ function addChanges(program: Command): void {
     .action(async (options: { project: string; kept?: ReadonlyMap<bigint, Buffer>; json?: boolean }) => {
       const { verifyChanges } = await import('./commands/changes.ts');
       await verifyChanges({ project: options.project, kept: options.kept ?? new Map(), json: options.json ?? false });
+    });
+}
+
+function addProject(program: Command): void {
+  const project = program.command('project').description('one project as a file');
+  project
+    .command('export')
+    .description(
+      'print a whole project: members, documents, executions, exports and changes, as of one moment, while services run; ' +
+        'inputs and outputs stay sealed, documents are readable',
+    )
+    .argument('<id>', 'the project, deleted or not', parseId)
+    .action(async (id: string) => {
+      const { exportToFile } = await import('./commands/project.ts');
+      await exportToFile({ id });
+    });
+  project
+    .command('import')
+    .description('make a project of what `project export` has printed, beside the others; all of it or nothing')
+    .argument('[file]', 'the file; without it standard input is read')
+    .option('--as <id>', 'under another id, or `new` for one that is made up; without it under its own', parseTarget)
+    .option('--json', 'as one line of JSON')
+    .action(async (file: string | undefined, options: { as?: string; json?: boolean }) => {
+      const { importFromFile } = await import('./commands/project.ts');
+      await importFromFile({ file, as: options.as, json: options.json ?? false });
     });
 }
 

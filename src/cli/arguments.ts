@@ -67,6 +67,11 @@ export function parseId(text: string): string {
   return text.toLowerCase();
 }
 
+/** An id, or `new`. */
+export function parseTarget(text: string): string {
+  return text === 'new' ? text : parseId(text);
+}
+
 export function parseKept(text: string, before: ReadonlyMap<bigint, Buffer> = new Map()): ReadonlyMap<bigint, Buffer> {
   const [, revision, chain] = /^([1-9]\d{0,17})=([0-9a-f]{64})$/i.exec(text) ?? [];
   if (revision === undefined || chain === undefined) {

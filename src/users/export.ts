@@ -1,4 +1,5 @@
 import type { Client } from 'pg';
+import { readCursor } from '../db/cursor.ts';
 
 /** A user's own row, times as ISO 8601 in UTC. An erased one has a `deleteTime` and nothing personal. */
 interface ExportedUser {
@@ -75,16 +76,12 @@ export async function exportUser(
   const [row] = rows;
   if (row === undefined) return null;
   const profile = row.profile === null ? null : openProfile(row.profile);
-  const lists = Object.entries(LISTS).map(([name, query]) => [name, readList(owner, query, id)] as const);
+  const lists = Object.entries(LISTS).map(
+    ([name, query]) => [name, itemsOf(readCursor(owner, query, [id], FETCH))] as const,
+  );
   return { user: { ...row.json, profile }, lists };
 }
 
-async function* readList(owner: Client, query: string, id: string): AsyncGenerator<unknown> {
-  await owner.query(`declare list no scroll cursor for ${query}`, [id]);
-  for (;;) {
-    const { rows } = await owner.query<{ item: unknown }>(`fetch ${FETCH} from list`);
-    for (const { item } of rows) yield item;
-    if (rows.length < FETCH) break;
-  }
-  await owner.query('close list');
+async function* itemsOf(rows: AsyncIterable<{ readonly item: unknown }>): AsyncGenerator<unknown> {
+  for await (const { item } of rows) yield item;
 }
