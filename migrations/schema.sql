@@ -2628,5 +2628,120 @@ alter function sweep owner to jeex_system;
 alter function purge_due owner to jeex_system;
 alter function forget_replies owner to jeex_system;
 
+-- ==== Retention ====
+-- What is kept for a time only: the inputs and outputs of runs that ended long ago (the runs stay), exports that expired long
+-- ago, and changes, where a deployment wants that.
+
+-- Where the pass over all projects is, and what passes have removed so far. One row; whoever goes on with the pass locks it.
+create table retention (
+  id boolean primary key default true,
+  place uuid,  -- the project that the pass has reached; null between two passes
+  end_time timestamptz,  -- of the last whole pass
+  payloads bigint not null default 0,
+  exports bigint not null default 0,
+  changes bigint not null default 0,
+  constraint retention_one_row check (id)
+);
+grant select, insert, update on retention to jeex_system;
+grant select on retention to jeex_monitor;
+
+-- The first id that could have been made at a time.
+create function first_id(moment timestamptz) returns uuid language sql immutable strict parallel safe
+return rpad(lpad(to_hex((extract(epoch from moment) * 1000)::bigint), 12, '0'), 32, '0')::uuid;
+
+-- Removes from an entered project at most `most` rows of each kind whose time has passed. A run's payloads are no older than
+-- the run, so that its id finds them without an index of their own.
+create function retain_project(project uuid, payload_age interval, export_age interval, change_age interval, most integer,
+                               out payloads bigint, out exports bigint, out changes bigint)
+language plpgsql as $$
+declare
+  up_to bigint;
+begin
+  delete from execution_payloads p where p.ctid = any (array(
+    select x.ctid from execution_payloads x
+    join agent_executions e on e.project_id = x.project_id and e.id = x.execution_id
+    where x.project_id = project and x.execution_id < first_id(now() - payload_age)
+      and e.complete_time < now() - payload_age
+    limit most));
+  get diagnostics payloads = row_count;
+  exports := 0;
+  if exists (select from exports e where e.project_id = project and e.expire_time < now() - export_age) then
+    perform from projects p where p.id = project for no key update;
+    delete from exports e where e.ctid = any (array(
+      select x.ctid from exports x where x.project_id = project and x.expire_time < now() - export_age limit most));
+    get diagnostics exports = row_count;
+    update projects p set exports = p.exports - retain_project.exports where p.id = project;
+  end if;
+  select max(c.revision) into up_to from (
+    select c.revision, c.create_time from changes c where c.project_id = project order by c.revision limit most) as c
+  where c.create_time < now() - change_age;
+  changes := 0;
+  if up_to is not null then
+    changes := compact_changes(project, up_to, most);
+  end if;
+end $$;
+
+-- Goes on with the pass over all projects for a quarter of a second at most; a pass begins an hour after the one before it.
+-- Answers whether it is to be called again at once, how many rows went, and what went wrong in a project that was left for
+-- the next pass. `change_age` null keeps changes for ever. Nobody shortens the ages below a day, and a month for changes.
+create function retain(payload_age interval, export_age interval, change_age interval, most integer,
+                       out again boolean, out removed bigint, out failure text)
+language plpgsql security definer set search_path = jeex, pg_temp set lock_timeout = '500ms' as $$
+declare
+  pass retention;
+  project uuid;
+  payloads bigint;
+  exports bigint;
+  changes bigint;
+  until timestamptz := clock_timestamp() + interval '250 milliseconds';
+begin
+  removed := 0;
+  -- A look that finds nothing to do locks nothing, and so writes nothing.
+  select r.place is not null or r.end_time <= now() - interval '1 hour' into again from retention r;
+  again := coalesce(again, true);
+  if not again then
+    return;
+  end if;
+  insert into retention default values on conflict do nothing;
+  select * into pass from retention for update skip locked;
+  again := found;
+  if not again then
+    return;
+  end if;
+  pass.place := coalesce(pass.place, '00000000-0000-0000-0000-000000000000');
+  while clock_timestamp() < until loop
+    select p.id into project from projects p where p.id > pass.place order by p.id limit 1;
+    if not found then
+      pass.place := null;
+      pass.end_time := clock_timestamp();
+      again := false;
+      exit;
+    end if;
+    begin
+      perform scope_to(project);
+      select g.payloads, g.exports, g.changes into payloads, exports, changes
+      from retain_project(project, greatest(payload_age, interval '1 day'), greatest(export_age, interval '1 day'),
+        case when change_age is not null then greatest(change_age, interval '30 days') end, most) as g;
+      pass.payloads := pass.payloads + payloads;
+      pass.exports := pass.exports + exports;
+      pass.changes := pass.changes + changes;
+      removed := removed + payloads + exports + changes;
+      -- Where that was all there may be more.
+      continue when greatest(payloads, exports, changes) >= most;
+    exception when others then
+      -- One project's trouble, such as a writer that holds it for long, must not keep the others waiting.
+      failure := format('%s: %s (%s)', project, sqlerrm, sqlstate);
+    end;
+    pass.place := project;
+  end loop;
+  update retention r set place = pass.place, end_time = pass.end_time, payloads = pass.payloads, exports = pass.exports,
+    changes = pass.changes;
+end $$;
+
+grant execute on function first_id, retain_project to jeex_system;
+grant execute on function retain to jeex_app;
+alter function retain_project owner to jeex_system;
+alter function retain owner to jeex_system;
+
 -- Everything is handed over.
 revoke create on schema jeex from jeex_system;

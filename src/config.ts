@@ -54,6 +54,8 @@ export interface Config {
   readonly metricsPublic: boolean;
   /** Where the keys of sealed columns are; null: beside the embedded data. */
   readonly encryptionKeys: { readonly text: string } | { readonly file: string } | null;
+  /** How long is kept what is kept for a time only. */
+  readonly retention: RetentionConfig;
   readonly access: AccessConfig;
   /** How long a service that shall end goes on serving, so that balancers turn away from it first. */
   readonly shutdownDelaySeconds: number;
@@ -86,6 +88,16 @@ export interface AccessConfig {
   readonly reads: (typeof AUDITED_READS)[number];
   /** What happens to calls while records cannot be written. */
   readonly full: (typeof FULL_ACCESS_LOG)[number];
+}
+
+/** How long is kept what is kept for a time only, in days. */
+export interface RetentionConfig {
+  /** Inputs and outputs, since their run ended. */
+  readonly payloadDays: number;
+  /** Exports, since they expired. */
+  readonly exportDays: number;
+  /** Changes; null: for ever. */
+  readonly changeDays: number | null;
 }
 
 export type MigrateMode = (typeof MIGRATE_MODES)[number];
@@ -217,6 +229,11 @@ const toConfig = (values: Values): Config => ({
   alerts: values.ALERTS,
   metricsPublic: values.METRICS_PUBLIC,
   encryptionKeys: toKeys(values),
+  retention: {
+    payloadDays: values.KEEP_PAYLOADS_DAYS,
+    exportDays: values.KEEP_EXPORTS_DAYS,
+    changeDays: values.KEEP_CHANGES_DAYS ?? null,
+  },
   access: { target: values.ACCESS_LOG ?? null, reads: values.AUDIT_READS, full: values.ACCESS_LOG_FULL },
   shutdownDelaySeconds: values.SHUTDOWN_DELAY_SECONDS,
   shutdownGraceSeconds: values.SHUTDOWN_GRACE_SECONDS,

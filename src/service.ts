@@ -187,7 +187,7 @@ export const startService = async (options: ServiceOptions): Promise<Service> =>
   const { session, health, readiness, monitor } = await openWatch(options, pool, opened);
   const signals = startSignals({ url: options.listenUrl, log });
   opened.defer(() => signals.stop());
-  const sweeper = startSweeper({ db, changed: signals.changed, log });
+  const sweeper = startSweeper({ db, changed: signals.changed, retention: config.retention, log });
   opened.defer(() => sweeper.stop());
 
   const { measurements, place } = observer;

@@ -1,7 +1,8 @@
 import { setTimeout as sleep } from 'node:timers/promises';
+import type { RetentionConfig } from './config.ts';
 import { type Database, first } from './db/pool.ts';
 import { indexHeads } from './documents/sql.ts';
-import { forgetReplies, purgeDue, sweep } from './executions/sql.ts';
+import { forgetReplies, purgeDue, retain, sweep } from './executions/sql.ts';
 import type { Logger } from './log.ts';
 import { Refusal } from './refusal.ts';
 import { bounded } from './rpc/time.ts';
@@ -23,6 +24,7 @@ interface SweeperOptions {
   /** Hears of a project in which something was ended. */
   readonly changed: (project: string) => void;
   readonly log: Logger;
+  readonly retention: RetentionConfig;
   readonly intervalMs?: number;
 }
 
@@ -43,13 +45,19 @@ const CHORES: Readonly<Record<string, Chore>> = {
   },
   'index heads': async ({ db }, signal) => first(await db.run(indexHeads, { most: HEADS }, { signal }))?.indexed ?? 0,
   'purge projects': async ({ db }, signal) => first(await db.run(purgeDue, {}, { signal }))?.done ?? 0,
+  'remove what is kept no longer': async ({ db, retention, log }, signal) => {
+    const { payloadDays: payload_days, exportDays: export_days, changeDays: change_days } = retention;
+    const row = first(await db.run(retain, { payload_days, export_days, change_days, most: BATCH }, { signal }));
+    if (row?.failure) log.warn({ reason: row.failure }, 'a project was left for the next pass of the retention');
+    return row?.again ? 1 : 0;
+  },
   'forget replies': async ({ db }, signal) =>
     first(await db.run(forgetReplies, { most: BATCH }, { signal }))?.done ?? 0,
 };
 
 /**
  * Does, beside the calls, what no call does: ends runs whose lease ran out or that nobody starts, returns exports, indexes
- * heads for the search, purges projects whose time has come, forgets old replies. Every replica runs one: the database
+ * heads for the search, purges projects whose time has come, removes what is kept no longer, forgets old replies. Every replica runs one: the database
  * gives each piece of work to one of them. Each chore has a loop of its own, so that none waits for another; a failure is
  * logged, and tried again at the next tick.
  */

@@ -14,6 +14,7 @@ const service = await useService();
 const { executions, projects } = service;
 const owner = await useOwner(service.db);
 const log = createLog('silent');
+const KEPT = { payloadDays: 90, exportDays: 30, changeDays: null };
 
 /** Asks again until the answer is there. @throws Error after 10 s, the contract's bound */
 const until = async <R>(ask: () => Promise<R | null | undefined | false>): Promise<R> => {
@@ -153,7 +154,7 @@ describe('a sweeper', () => {
     const lines: string[] = [];
     const failing = createLog('warn', { write: (line: string) => void lines.push(line) });
     const db = await createDatabase({ url: withDatabase(service.db.appUrl, 'nowhere'), size: 1 });
-    const sweeper = startSweeper({ db, changed: () => {}, log: failing, intervalMs: 10 });
+    const sweeper = startSweeper({ db, changed: () => {}, retention: KEPT, log: failing, intervalMs: 10 });
     t.after(async () => {
       await sweeper.stop();
       await db.end();
@@ -179,7 +180,7 @@ describe('a purge', () => {
 /** Runs a quick sweeper for the length of a test. */
 const sweep = async (t: { after(done: () => Promise<void>): void }, url = service.db.appUrl): Promise<void> => {
   const db = await createDatabase({ url, size: 2 });
-  const sweeper = startSweeper({ db, changed: () => {}, log, intervalMs: 20 });
+  const sweeper = startSweeper({ db, changed: () => {}, retention: KEPT, log, intervalMs: 20 });
   t.after(async () => {
     await sweeper.stop();
     await db.end();

@@ -30,7 +30,8 @@ const reads = unary.filter((method) => isRead(method) && !WITHOUT_STATEMENT.has(
 const ROUNDS = Math.ceil(Number(process.env.FAULT_REPLIES ?? 1) / mutations.length);
 
 /** What the service asks for by itself, beside any call. */
-const ITS_OWN = /^(?:readiness|sealing|role_check|pool_limits|requests)\.|^executions\.sweep$|purge_due|index_heads/;
+const ITS_OWN =
+  /^(?:readiness|sealing|role_check|pool_limits|requests|retention)\.|^executions\.sweep$|purge_due|index_heads/;
 
 const executions = (): ReadonlyMap<string, number> => new Map(proxy.executions);
 

@@ -233,3 +233,12 @@ export const forgetReplies = statement({
   row: count,
   sql: (p) => sql.fragment`select forget_replies(${p.most}) as done`,
 });
+
+/** Goes on with the pass that removes what is kept no longer, in days; changes are kept for ever where it says null. */
+export const retain = statement({
+  name: 'retention.retain',
+  params: { payload_days: 'int4', export_days: 'int4', change_days: 'int4?', most: 'int4' },
+  row: z.object({ again: z.boolean(), removed: z.bigint(), failure: z.string().nullable() }),
+  sql: (p) => sql.fragment`select again, removed, failure from retain(make_interval(days => ${p.payload_days}),
+  make_interval(days => ${p.export_days}), make_interval(days => ${p.change_days}), ${p.most})`,
+});

@@ -116,6 +116,7 @@ const serverGauges = (server: ServerFigures, time: number): Gauge[] => [
   gauge('postgresql.transaction.oldest_age', 's', 'How long a transaction has been open.', [server.oldestTransaction]),
   ...replicationGauges(server),
   ...archiveGauges(server, time),
+  ...retentionGauges(server, time),
 ];
 
 const replicationGauges = ({ replicas }: ServerFigures): Gauge[] => [
@@ -155,6 +156,16 @@ const archiveGauges = ({ archiving, lastBackup }: ServerFigures, time: number): 
   gauge('postgresql.backup.last_age', 's', 'Since a base backup ended.', [
     ageOf(lastBackup?.completeTime ?? null, time),
   ]),
+];
+
+const retentionGauges = ({ retention: { endTime, ...removed } }: ServerFigures, time: number): Gauge[] => [
+  gauge('jeex.retention.last_age', 's', 'Since a pass of the retention ended.', [ageOf(endTime, time)]),
+  counter(
+    'jeex.retention.removed',
+    '{row}',
+    'Rows that the retention has removed.',
+    ...Object.entries(removed).map(([kind, rows]): Point => [rows, { kind }]),
+  ),
 ];
 
 const pgbouncerGauges = ({ pgbouncerPools: pools, pgbouncerStats: stats }: Report): Gauge[] => [

@@ -48,6 +48,7 @@ const lookRow = z.object({
   reads: z.bigint(),
   has_statements: z.boolean(),
   may_see_backup: z.boolean(),
+  has_retention: z.boolean(),
 });
 type LookRow = z.infer<typeof lookRow>;
 
@@ -93,7 +94,8 @@ select clock_timestamp() as now, current_setting('server_version') as version,
   d.xact_commit + d.xact_rollback as transactions, d.blks_hit as hits, d.blks_read as reads,
   coalesce(case when has_schema_privilege(to_regnamespace('stats'), 'usage')
     then to_regprocedure('stats.pg_stat_statements(boolean)') is not null end, false) as has_statements,
-  ${MAY_SEE_BASE_BACKUP} as may_see_backup
+  ${MAY_SEE_BASE_BACKUP} as may_see_backup,
+  coalesce(has_table_privilege(to_regclass('jeex.retention'), 'select'), false) as has_retention
 from pg_stat_database d, pg_stat_archiver w, (
   select coalesce(extract(epoch from clock_timestamp() - min(x.xact_start)), 0)::float8 as oldest,
     count(*) filter (where x.state = 'active' and clock_timestamp() - x.query_start > $1 * interval '1 millisecond')::integer
@@ -101,21 +103,40 @@ from pg_stat_database d, pg_stat_archiver w, (
   from others x) o
 where d.datname = current_database()`;
 
-const moreRow = z.object({ queries: z.bigint().nullable(), backup: z.bigint().nullable() });
+const moreRow = z.object({
+  queries: z.bigint().nullable(),
+  backup: z.bigint().nullable(),
+  pass: z.bigint().nullable(),
+  payloads: z.bigint().nullable(),
+  exports: z.bigint().nullable(),
+  changes: z.bigint().nullable(),
+});
 type More = z.infer<typeof moreRow>;
 
 /** Without the statements' texts, which PostgreSQL would read from a file. */
 const QUERIES = `(select sum(s.calls)::bigint from stats.pg_stat_statements(false) s, pg_database d
   where d.oid = s.dbid and d.datname = current_database())`;
 
+const RETENTION = ['r.end_time as pass', 'r.payloads', 'r.exports', 'r.changes'];
+const NO_RETENTION = [
+  'null::timestamptz as pass',
+  ...['payloads', 'exports', 'changes'].map((name) => `null::bigint as ${name}`),
+];
+
 /** What only some servers tell, and only some roles: asked apart, since PostgreSQL refuses a statement that names it elsewhere. */
-const more = async (session: MonitorSession, { has_statements, may_see_backup, archiving }: LookRow): Promise<More> => {
-  const backup = may_see_backup && archiving;
-  if (!has_statements && !backup) return { queries: null, backup: null };
-  const text = `select ${has_statements ? QUERIES : 'null::bigint'} as queries,
-    ${backup ? LAST_BASE_BACKUP : 'null::timestamptz'} as backup`;
-  const [row] = await session.rows(text, [], moreRow);
-  return row ?? { queries: null, backup: null };
+const more = async (
+  session: MonitorSession,
+  { has_statements, may_see_backup, has_retention, archiving }: LookRow,
+): Promise<More> => {
+  const columns = [
+    `${has_statements ? QUERIES : 'null::bigint'} as queries`,
+    `${may_see_backup && archiving ? LAST_BASE_BACKUP : 'null::timestamptz'} as backup`,
+    ...(has_retention ? RETENTION : NO_RETENTION),
+  ];
+  const from = has_retention ? ' from (select) one left join jeex.retention r on true' : '';
+  const [row] = await session.rows(`select ${columns.join(', ')}${from}`, [], moreRow);
+  if (!row) throw new Error('PostgreSQL answers a question without a condition with no row');
+  return row;
 };
 
 /**
@@ -128,9 +149,14 @@ export const look = async (session: MonitorSession, slowMs: number): Promise<Loo
   const [row] = await session.rows(LOOK, [slowMs], lookRow);
   const latency = (performance.now() - began) / 1000;
   if (!row) throw new Error('PostgreSQL keeps no statistics of the database');
-  const { queries, backup } = await more(session, row);
+  const { queries, backup, pass, payloads, exports, changes } = await more(session, row);
   return {
-    server: { ...serverOf(row), latency, lastBackup: backupOf(backup) },
+    server: {
+      ...serverOf(row),
+      latency,
+      lastBackup: backupOf(backup),
+      retention: { endTime: pass, payloads: payloads ?? 0n, exports: exports ?? 0n, changes: changes ?? 0n },
+    },
     archiver: archiverOf(row),
     counters: { since: row.since, transactions: row.transactions, hits: row.hits, reads: row.reads, queries },
     slowSessions: row.slow_sessions,

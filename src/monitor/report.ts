@@ -50,6 +50,17 @@ export interface ServerFigures {
   readonly archiving: ArchivingFigures;
   readonly replicas: readonly ReplicaFigures[];
   readonly lastBackup: BackupFigures | null;
+  readonly retention: RetentionFigures;
+}
+
+/** What the passes have removed of what is kept for a time only. */
+export interface RetentionFigures {
+  /** When the last whole pass ended; null: none yet. */
+  readonly endTime: bigint | null;
+  /** So far. */
+  readonly payloads: bigint;
+  readonly exports: bigint;
+  readonly changes: bigint;
 }
 
 export interface ArchivingFigures {

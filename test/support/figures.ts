@@ -25,6 +25,7 @@ export const SERVER: ServerFigures = {
   },
   replicas: [],
   lastBackup: null,
+  retention: { endTime: null, payloads: 0n, exports: 0n, changes: 0n },
 };
 
 /** A pool that nobody has used. */
