@@ -54,7 +54,7 @@ export interface ServerFigures {
 }
 
 /** What the passes have removed of what is kept for a time only. */
-export interface RetentionFigures {
+interface RetentionFigures {
   /** When the last whole pass ended; null: none yet. */
   readonly endTime: bigint | null;
   /** So far. */
