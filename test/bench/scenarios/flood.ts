@@ -19,7 +19,7 @@ const MOST = 1.5;
 
 export const flood: Scenario = {
   name: 'flood',
-  about: `p95 of the calls for ${OTHERS} projects while another one has ${TIMES} times the load of each, against alone`,
+  about: `p95 of the calls for ${OTHERS} projects while another one has ${TIMES} times the load of each, against alone, and elsewhere`,
   run: async (bench) => {
     const { projects } = bench.world;
     const target = await bench.start({ name: 'service' });
