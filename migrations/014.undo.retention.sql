@@ -4,6 +4,8 @@
 
 drop function first_id(timestamp with time zone);
 
+drop function old_payloads(uuid, interval);
+
 drop function retain(interval, interval, interval, integer);
 
 drop function retain_project(uuid, interval, interval, interval, integer);

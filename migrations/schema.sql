@@ -2649,39 +2649,48 @@ grant select on retention to jeex_monitor;
 create function first_id(moment timestamptz) returns uuid language sql immutable strict parallel safe
 return rpad(lpad(to_hex((extract(epoch from moment) * 1000)::bigint), 12, '0'), 32, '0')::uuid;
 
--- Removes from an entered project at most `most` rows of each kind whose time has passed. A run's payloads are no older than
--- the run, so that its id finds them without an index of their own.
+-- The payloads of an entered project whose run ended so long ago. They are no older than the run, so that its id finds them
+-- without an index of their own.
+create function old_payloads(project uuid, age interval) returns setof tid language sql stable as $$
+  select p.ctid from execution_payloads p
+  join agent_executions e on e.project_id = p.project_id and e.id = p.execution_id
+  where p.project_id = project and p.execution_id < first_id(now() - age) and e.complete_time < now() - age
+$$;
+
+-- Removes from an entered project at most `most` rows of each kind whose time has passed.
 create function retain_project(project uuid, payload_age interval, export_age interval, change_age interval, most integer,
                                out payloads bigint, out exports bigint, out changes bigint)
 language plpgsql as $$
 declare
   up_to bigint;
 begin
-  delete from execution_payloads p where p.ctid = any (array(
-    select x.ctid from execution_payloads x
-    join agent_executions e on e.project_id = x.project_id and e.id = x.execution_id
-    where x.project_id = project and x.execution_id < first_id(now() - payload_age)
-      and e.complete_time < now() - payload_age
-    limit most));
-  get diagnostics payloads = row_count;
+  payloads := 0;
   exports := 0;
-  if exists (select from exports e where e.project_id = project and e.expire_time < now() - export_age) then
-    perform from projects p where p.id = project for no key update;
-    delete from exports e where e.ctid = any (array(
-      select x.ctid from exports x where x.project_id = project and x.expire_time < now() - export_age limit most));
-    get diagnostics exports = row_count;
-    update projects p set exports = p.exports - retain_project.exports where p.id = project;
-  end if;
+  changes := 0;
   select max(c.revision) into up_to from (
     select c.revision, c.create_time from changes c where c.project_id = project order by c.revision limit most) as c
   where c.create_time < now() - change_age;
-  changes := 0;
+  if up_to is null
+     and not exists (select from old_payloads(project, payload_age))
+     and not exists (select from exports e where e.project_id = project and e.expire_time < now() - export_age) then
+    return;
+  end if;
+  -- As all who write in a project: its row first.
+  perform from projects p where p.id = project for no key update;
+  delete from execution_payloads p where p.ctid = any (array(select o from old_payloads(project, payload_age) as o limit most));
+  get diagnostics payloads = row_count;
+  delete from exports e where e.ctid = any (array(
+    select x.ctid from exports x where x.project_id = project and x.expire_time < now() - export_age limit most));
+  get diagnostics exports = row_count;
+  if exports > 0 then
+    update projects p set exports = p.exports - retain_project.exports where p.id = project;
+  end if;
   if up_to is not null then
     changes := compact_changes(project, up_to, most);
   end if;
 end $$;
 
--- Goes on with the pass over all projects for a quarter of a second at most; a pass begins an hour after the one before it.
+-- Goes on with the pass over all projects, for a quarter of a second or until it has removed something from one; a pass begins an hour after the one before it.
 -- Answers whether it is to be called again at once, how many rows went, and what went wrong in a project that was left for
 -- the next pass. `change_age` null keeps changes for ever. Nobody shortens the ages below a day, and a month for changes.
 create function retain(payload_age interval, export_age interval, change_age interval, most integer,
@@ -2704,7 +2713,7 @@ begin
   end if;
   insert into retention default values on conflict do nothing;
   select * into pass from retention for update skip locked;
-  again := found;
+  again := found and (pass.place is not null or coalesce(pass.end_time <= now() - interval '1 hour', true));
   if not again then
     return;
   end if;
@@ -2725,20 +2734,22 @@ begin
       pass.payloads := pass.payloads + payloads;
       pass.exports := pass.exports + exports;
       pass.changes := pass.changes + changes;
-      removed := removed + payloads + exports + changes;
-      -- Where that was all there may be more.
-      continue when greatest(payloads, exports, changes) >= most;
+      removed := payloads + exports + changes;
+      -- Where that was all it may take at a time there may be more.
+      exit when greatest(payloads, exports, changes) >= most;
     exception when others then
       -- One project's trouble, such as a writer that holds it for long, must not keep the others waiting.
       failure := format('%s: %s (%s)', project, sqlerrm, sqlstate);
     end;
     pass.place := project;
+    -- Its row is locked until the commit, and no writer shall wait for the projects behind it.
+    exit when removed > 0;
   end loop;
   update retention r set place = pass.place, end_time = pass.end_time, payloads = pass.payloads, exports = pass.exports,
     changes = pass.changes;
 end $$;
 
-grant execute on function first_id, retain_project to jeex_system;
+grant execute on function first_id, old_payloads, retain_project to jeex_system;
 grant execute on function retain to jeex_app;
 alter function retain_project owner to jeex_system;
 alter function retain owner to jeex_system;

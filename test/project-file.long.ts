@@ -41,6 +41,8 @@ const makeProject = async () => {
   const { projectId, owner: actor } = await newProject(service);
   const editor = await newUser(service);
   await projects.setMember({ projectId, userId: editor, role: 2 }, { actor });
+  const renamed = { project: { id: projectId, name: 'Renamed' }, requestId: randomUUID() };
+  await projects.updateProject(renamed, { actor: editor });
   await append(service, projectId, 'idea', { actor });
   await append(service, projectId, 'idea', { actor: editor });
   await documents.restoreVersion({ projectId, documentType: 'idea', version: 1, reason: 'back' }, { actor });
@@ -60,7 +62,10 @@ const makeProject = async () => {
   const child = { projectId, agentType: 'reader', parentExecutionId: executionId };
   await executions.createExecution(child, { actor, correlationId });
   await executions.completeExecution(
-    { projectId, id: executionId, leaseToken, output: { data: Buffer.from('{"a":1}') }, costMicros: 2n ** 60n },
+    {
+      ...{ projectId, id: executionId, leaseToken, output: { data: Buffer.from('{"a":1}') }, costMicros: 2n ** 60n },
+      versions: [{ documentType: 'idea', content: 'by an agent' }],
+    },
     { actor, correlationId },
   );
   const exported = await completedExport(service, projectId);
@@ -121,7 +126,11 @@ const assertNothingLeft = async (projectId: string): Promise<void> => {
   assert.deepEqual(new Set(Object.values(counts)), new Set([0]), JSON.stringify(counts));
 };
 
-/** Waits until the sweeper has removed what a purge has left. */
+/** How many stored replies are by or about a user. */
+const repliesOf = async (id: string): Promise<number> =>
+  (await admin.query('select from requests where $1 in (user_id, actor_id)', [id])).rowCount ?? 0;
+
+/** All of it, since it is small. */
 const purge = async (projectId: string): Promise<void> => {
   await projects.purgeProject({ id: projectId });
   await assertNothingLeft(projectId);
@@ -142,6 +151,19 @@ describe('a project as a file', () => {
     );
     const names = ['projects', ...rows.map(({ name }) => name)];
     assert.deepEqual(names.toSorted(), PROJECT_TABLES.map(({ name }) => name).toSorted());
+  });
+
+  it('has each table behind those it refers to', async () => {
+    const { rows } = await admin.query(
+      `select conrelid::regclass::text as one, confrelid::regclass::text as other from pg_constraint
+       where contype = 'f' and conrelid <> confrelid`,
+    );
+    const places = new Map(PROJECT_TABLES.map(({ name }, place) => [name, place]));
+    const known = rows.filter(({ one, other }) => places.has(one) && places.has(other));
+    assert.ok(known.length > 8);
+    for (const { one, other } of known) {
+      assert.ok(Number(places.get(other)) < Number(places.get(one)), `${one} refers to ${other}`);
+    }
   });
 
   it('reads everything that an RPC can answer about a project', () => {
@@ -198,7 +220,7 @@ describe('a project as a file', () => {
     await append(service, projectId, 'idea', { actor: made.actor });
     assert.equal(
       (await documents.listVersions({ projectId: made.projectId, documentType: 'idea' })).versions.length,
-      3,
+      4,
     );
   });
 
@@ -209,9 +231,11 @@ describe('a project as a file', () => {
     const file = await fileOf(projectId);
     await purge(projectId);
     await users.deleteUser({ id: editor });
+    assert.equal(await repliesOf(editor), 0);
     const { code, out, err } = await command(['import'], file);
     assert.equal(code, 0, err);
     assert.match(out, /1 of its members were erased meanwhile/);
+    assert.equal(await repliesOf(editor), 0);
     assert.deepEqual(
       await membersOf(),
       members.filter((id) => id !== editor),
@@ -306,10 +330,27 @@ describe('an import that fails', () => {
     assert.equal((await command(['import'], file)).code, 0);
   });
 
-  it('needs the keys that the database is sealed with', async () => {
-    const { err } = await command(['import'], '', { ...ENV, ENCRYPTION_KEYS: `2:${'7a'.repeat(32)}` });
-    assert.match(err, /the key ring lacks key 1/);
+  it('needs the keys that the database is sealed with, and makes no other key its services’', async () => {
+    const other = `2:${'7a'.repeat(32)}`;
+    for (const [keys, says] of [
+      [other, /the key ring lacks key 1/],
+      [`${other},${ENCRYPTION_KEY}`, /begins with key 2, which the services here do not have: put 1 first/],
+    ] as const) {
+      const { code, err } = await command(['import'], '', { ...ENV, ENCRYPTION_KEYS: keys });
+      assert.equal(code, 1);
+      assert.match(err, says);
+    }
+    assert.deepEqual((await admin.query('select key_id from sealing_keys')).rows, [{ key_id: 1 }]);
   });
+});
+
+it('a project that is being purged is not exported: it is not whole', async () => {
+  const { projectId } = await newProject(service);
+  await admin.query('update projects set delete_time = now(), purge_time = now() where id = $1', [projectId]);
+  const { code, out, err } = await command(['export', projectId]);
+  // The sweeper may have been faster.
+  assert.match(err, /is being purged, and no longer whole|there is no project/);
+  assert.deepEqual([code, out], [1, '']);
 });
 
 it('there is no project to export', async () => {

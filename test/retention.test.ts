@@ -3,6 +3,7 @@ import { describe, it } from 'node:test';
 import { verifyChain } from '../src/changes/verify.ts';
 import { createDatabase, type Database } from '../src/db/pool.ts';
 import { retain } from '../src/executions/sql.ts';
+import { ChangeKind } from '../src/gen/jeex/persistence/v1/change_service_pb.js';
 import { completedExport } from './support/exports.ts';
 import { connectAs, useOwner, useTestDatabase } from './support/postgres.ts';
 import { newProject, useService } from './support/service.ts';
@@ -78,6 +79,11 @@ describe('what is kept for a time only', () => {
     assert.equal(await pass(), 1);
     await assert.rejects(exports.getExport({ projectId, id: old }), { reason: 'EXPORT_NOT_FOUND' });
     assert.equal((await exports.getExport({ projectId, id: young })).export?.id, young);
+    // What was told by the export is told by its change from now on.
+    const created = (await changes.listChanges({ projectId })).changes.find(({ resourceId }) => resourceId === old);
+    const { items } = await changes.getTimeline({ projectId, correlationId: created?.correlationId ?? '' });
+    const kinds = items.map(({ item }) => (item.case === 'change' ? item.value.kind : item.case));
+    assert.deepEqual(kinds, [ChangeKind.EXPORT_CREATED]);
     const { usage } = await projects.getProjectUsage({ projectId });
     assert.equal(usage?.exports, 1n);
   });

@@ -68,3 +68,10 @@ it('is refused for the length of its own wait: a flood does not count its neighb
   calls.push(...Array.from({ length: 800 }, () => turns.take({ project: 'flood' })));
   await Promise.all(calls);
 });
+
+it('keeps no more waiting than four times as many, of however many shares', async () => {
+  const turns = createTurns();
+  const calls = Array.from({ length: 16_016 }, (_, place) => turns.take({ project: `own ${place}` }));
+  assert.throws(() => turns.take({ project: 'one more' }), /too many calls wait to begin/);
+  await Promise.all(calls);
+});

@@ -156,7 +156,10 @@ from (
       (select 'change', c.revision, null, null, null, 1536
        from changes c
        where c.project_id = scope.project_id and c.correlation_id = ${p.correlation} and c.revision > ${p.after}
-         and c.kind not in ('VERSION_APPENDED', 'EXPORT_CREATED')
+         and c.kind <> 'VERSION_APPENDED'
+         -- One that was removed since is told by its change alone.
+         and not (c.kind = 'EXPORT_CREATED' and exists (
+           select from exports e where e.project_id = scope.project_id and e.id = c.resource_id))
          -- A run can belong to another correlation id than the call that made it.
          and not (c.kind = 'EXECUTION_CREATED' and exists (
            select from agent_executions r

@@ -10,7 +10,7 @@ import { tell } from './output.ts';
 export interface Owner {
   readonly config: Config;
   readonly database: Provided;
-  /** As jeex_owner, direct, without a limit on statements. */
+  /** As jeex_owner, direct, without a limit on the time of statements and transactions. */
   readonly client: Client;
   /** Aborts when the command is interrupted. */
   readonly signal: AbortSignal;
@@ -29,7 +29,8 @@ export async function asOwner(work: (owner: Owner) => Promise<void>): Promise<vo
     await migrate(database.migrationUrl, { mode: 'check' });
     const client = await openClient(database.migrationUrl, 'jeex-persistence');
     opened.defer(() => client.end());
-    await client.query('set search_path = jeex; set statement_timeout = 0');
+    await client.query('set search_path = jeex; set statement_timeout = 0; set transaction_timeout = 0');
+    await client.query('set idle_in_transaction_session_timeout = 0');
     await work({ config, database, client, signal });
   });
 }

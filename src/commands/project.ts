@@ -2,7 +2,7 @@ import { createReadStream } from 'node:fs';
 import type { Client } from 'pg';
 import { createDatabase } from '../db/pool.ts';
 import { type KeyRing, loadRing } from '../sealing/ring.ts';
-import { openSecret } from '../sealing/secret.ts';
+import { checkRing } from '../sealing/secret.ts';
 import { type Exported, exportProject } from '../transfer/export.ts';
 import { readFile } from '../transfer/file.ts';
 import { type Imported, importProject } from '../transfer/import.ts';
@@ -50,7 +50,7 @@ const mebibytes = (bytes: number): string => (bytes / 2 ** 20).toFixed(1);
 export async function importFromFile({ file: path, as, json }: ImportCommandOptions): Promise<void> {
   await asOwner(async ({ config, database, client, signal }) => {
     const ring = loadRing(config.encryptionKeys, database.secrets?.encryption ?? null);
-    await checkRing(database.migrationUrl, ring);
+    await checkRingOf(database.migrationUrl, ring);
     const file = await readFile(path === undefined ? process.stdin : createReadStream(path));
     const project = await targetOf(client, as ?? file.header.project);
     const due = everyTwoSeconds();
@@ -63,10 +63,10 @@ export async function importFromFile({ file: path, as, json }: ImportCommandOpti
 }
 
 /** @throws Error when the ring is not the database's, before a file is read */
-const checkRing = async (url: string, ring: KeyRing): Promise<void> => {
+const checkRingOf = async (url: string, ring: KeyRing): Promise<void> => {
   const db = await createDatabase({ url, size: 1 });
   try {
-    await openSecret(db, ring);
+    await checkRing(db, ring);
   } finally {
     await db.end();
   }

@@ -49,7 +49,10 @@ export const createFairQueue = <T>(): FairQueue<T> => {
     get shares() {
       return shares;
     },
-    ahead: (share) => Math.min(size, (itemsOf(share)?.size ?? 0) * shares),
+    ahead: (share) => {
+      const projects = callers.get(share.caller ?? '')?.size ?? 0;
+      return Math.min(size, (itemsOf(share)?.size ?? 0) * projects * callers.size);
+    },
     add: (item, { caller = '', project = '' }) => {
       const projects = callers.get(caller) ?? new Map<string, Set<T>>();
       if (projects.size === 0) callers.set(caller, projects);

@@ -36,6 +36,8 @@ export class WaitedTooLong extends Error {}
 const LEFT_TO_OTHERS = 4;
 /** How many wait in a lane: when it is full, who has more than its part of it has no further one let in. */
 const MAX_WAITING = 1000;
+/** How many wait in a lane at all, of however many shares. */
+const MOST_WAITING = 4 * MAX_WAITING;
 /** How much the newest work tells of how long work takes. */
 const NEWEST = 0.05;
 
@@ -67,7 +69,7 @@ export const createSlots = (limit: number, waitMs = Number.POSITIVE_INFINITY, us
   /** @throws WaitedTooLong for who would wait in vain */
   const checkRoom = ({ queue, most, meanMs }: LaneState, share: Share): void => {
     const ahead = queue.ahead(share);
-    if (ahead >= MAX_WAITING) throw new WaitedTooLong(`${ahead} wait already`);
+    if (ahead >= MAX_WAITING || queue.size >= MOST_WAITING) throw new WaitedTooLong(`${ahead} wait already`);
     const expectedMs = (ahead * meanMs) / most;
     if (expectedMs > waitMs) throw new WaitedTooLong(`${Math.round(expectedMs)} ms of work wait already`);
   };

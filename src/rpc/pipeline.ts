@@ -1,6 +1,7 @@
 import type { Message } from '@bufbuild/protobuf';
 import type { Logger } from 'pino';
 import type { AccessLog } from '../audit/access-log.ts';
+import type { Share } from '../db/fair-queue.ts';
 import { invalidField, type Outcome, Refusal } from '../refusal.ts';
 import type { Measurements, RpcSystem } from '../telemetry/measurements.ts';
 import { endTrace } from '../telemetry/spans.ts';
@@ -158,11 +159,8 @@ export const createPipeline = (options: PipelineOptions): Pipeline => {
 
   /** Waits until the call may begin, on account of its caller and project. */
   const itsTurn = async (entry: Entry, request: Message): Promise<void> => {
-    const caller = entry.caller?.name ?? '';
-    const [project = ''] = entry.plan.subjectOf(request).projects;
     const asked = performance.now();
-    // What is not checked yet is not kept.
-    await turns.take({ caller, project: UUID.test(project) ? project : '' });
+    await turns.take(shareOf(entry, request));
     const waited = performance.now() - asked;
     entry.timing.queueMs += waited;
     measurements.turns.record(waited / 1000);
@@ -243,7 +241,7 @@ export const createPipeline = (options: PipelineOptions): Pipeline => {
         messages = made;
         for (;;) {
           entry.waitingSince = performance.now();
-          const making = entry.plan.endless ? made.next() : pace(() => made.next());
+          const making = entry.plan.endless ? made.next() : pace(shareOf(entry, request), () => made.next());
           const next = await bounded(making, call.signal);
           entry.waitingSince = null;
           done = next.done === true;
@@ -283,6 +281,12 @@ export const createPipeline = (options: PipelineOptions): Pipeline => {
       }
     },
   };
+};
+
+/** On whose account a call waits. What is not checked yet is not kept. */
+const shareOf = ({ caller, plan }: Entry, request: Message): Share => {
+  const [project = ''] = plan.subjectOf(request).projects;
+  return { caller: caller?.name ?? '', project: UUID.test(project) ? project : '' };
 };
 
 const shutDown = (outcome: Outcome): Refusal =>

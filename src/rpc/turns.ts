@@ -7,6 +7,8 @@ const PER_TURN = 16;
 const PER_SHARE = 8;
 /** How many wait to begin: when it is full, who has more than its part of it has no further one let in. */
 const MAX_WAITING = 4000;
+/** How many wait at all, of however many shares. */
+const MOST_WAITING = 4 * MAX_WAITING;
 
 /** Lets calls begin a few at a time, each share in its turn. */
 export interface Turns {
@@ -48,7 +50,7 @@ export const createTurns = (): Turns => {
       // One more counts as begun, so that there is a next turn.
       begun += 1;
       if (begun <= PER_TURN && queue.size === 0) return null;
-      if (queue.ahead(share) >= MAX_WAITING) {
+      if (queue.ahead(share) >= MAX_WAITING || queue.size >= MOST_WAITING) {
         throw new Refusal('OVERLOADED', 'too many calls wait to begin; send the call again, a little later');
       }
       return new Promise((resolve) => queue.add(resolve, share));

@@ -27,6 +27,23 @@ export const openSecret = async (db: Database, ring: KeyRing): Promise<Buffer> =
 };
 
 /**
+ * Holds a ring against the database, for who seals beside its services: unlike a start, it makes no key theirs.
+ * @throws Error saying what to do, when keys are missing or wrong, or the first one is none of the services'
+ */
+export const checkRing = async (db: Database, ring: KeyRing): Promise<void> => {
+  const rows = await db.run(statements.sealingKeys, {});
+  openedBy(ring, rows);
+  const [sealing] = ring.ids;
+  const known = rows.map(({ key_id }) => key_id);
+  if (known.includes(sealing)) return;
+  throw new Error(
+    known.length === 0
+      ? 'the database has no key yet: start its service once'
+      : `ENCRYPTION_KEYS begins with key ${sealing}, which the services here do not have: put ${known.join(' or ')} first`,
+  );
+};
+
+/**
  * The secret that every row holds; null without rows.
  * @throws Error saying which key is missing, wrong or retired, and what to do
  */

@@ -68,13 +68,15 @@ export async function* exportProject(options: ExportOptions): AsyncGenerator<str
 }
 
 const readHead = async (client: Client, project: string) => {
-  const { rows } = await client.query<{ revision: string; time: Date; schema: number }>(
-    `select revision::text, now() as time, (select max(version)::int from schemaversion) as schema
+  const { rows } = await client.query<{ revision: string; purged: boolean; time: Date; schema: number }>(
+    `select revision::text, coalesce(purge_time <= now(), false) as purged, now() as time,
+       (select max(version)::int from schemaversion) as schema
      from projects where id = $1`,
     [project],
   );
   const [found] = rows;
   if (found === undefined) throw new Error(`there is no project ${project}`);
+  if (found.purged) throw new Error(`project ${project} is being purged, and no longer whole: take it from a backup`);
   return {
     project,
     revision: found.revision,

@@ -134,7 +134,7 @@ insert into ${table.name} (${columns})
 select ${columns}
 from jsonb_array_elements($1::jsonb) with ordinality as given (row, place),
   jsonb_populate_record(null::${table.name}, given.row || ${placed(table)})
-order by given.place${table.counts ? ' on conflict do nothing' : ''}`;
+order by given.place${table.mayExist ? ' on conflict do nothing' : ''}`;
 
 /** The same of changes of another project, $3, whose chain is made anew from $4 on. Answers how it ends. */
 const linking = (columns: string): string => `
@@ -186,8 +186,21 @@ const settle = async (client: Client, project: string): Promise<void> => {
   );
 };
 
-/** Ends the memberships of who was erased meanwhile, as the erasure has ended the others. Answers how many. */
+/** Whom an erasure looks for in a project: its members, and whom its stored replies are by and about. */
+const NAMED = `select user_id from project_members where project_id = $1
+  union select user_id from requests where project_id = $1 union select actor_id from requests where project_id = $1`;
+
+/**
+ * Does to the project what the erasure of its users has done to the others: ends their memberships, and removes replies by
+ * and about them. Until the commit nobody of it is erased. Answers how many were members.
+ */
 const endErased = async (client: Client, project: string): Promise<number> => {
+  await client.query(`select from users where id in (${NAMED}) order by id for share`, [project]);
+  await client.query(
+    `delete from requests r using users u where r.project_id = $1 and u.id in (r.user_id, r.actor_id)
+       and u.delete_time is not null`,
+    [project],
+  );
   const { rows } = await client.query<{ id: string }>(
     `select u.id from project_members m join users u on u.id = m.user_id
      where m.project_id = $1 and u.delete_time is not null order by u.id`,

@@ -7,8 +7,8 @@ export interface ProjectTable {
   readonly order: string;
   /** How many rows are held at a time. */
   readonly fetch: number;
-  /** Whether the database itself makes rows of it, as the others come. */
-  readonly counts?: true;
+  /** Whether a row may be there already, and is then left: one that the database makes as others come, or a newer reply. */
+  readonly mayExist?: true;
 }
 
 const of = (name: string, order: string, fetch = 500): ProjectTable => ({ name, project: 'project_id', order, fetch });
@@ -22,12 +22,12 @@ export const PROJECT_TABLES: readonly ProjectTable[] = [
   of('project_members', 'user_id'),
   of('document_bodies', 'sha256', FEW),
   of('documents', 'document_type', FEW),
-  of('document_versions', 'document_type, version'),
   of('agent_executions', 'project_revision, id'),
   // A status that nothing is in any more has its row still.
-  { ...of('execution_counts', 'status'), counts: true },
+  { ...of('execution_counts', 'status'), mayExist: true },
+  of('document_versions', 'document_type, version'),
   of('execution_payloads', 'execution_id, kind', FEW),
   of('exports', 'id', FEW),
   of('changes', 'revision'),
-  of('requests', 'request_id, rpc, caller, actor_id', FEW),
+  { ...of('requests', 'request_id, rpc, caller, actor_id', FEW), mayExist: true },
 ];
