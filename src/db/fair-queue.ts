@@ -9,7 +9,7 @@ export interface FairQueue<T> {
   readonly size: number;
   /** How many shares have something waiting. */
   readonly shares: number;
-  /** How many at most have their turn before one more of a share. */
+  /** How many have their turn before one more of a share, but for the round that this one is in. */
   ahead(share: Share): number;
   add(item: T, share: Share): void;
   /** Takes one out of turn; false when it does not wait any more. */
