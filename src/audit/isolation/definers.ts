@@ -22,6 +22,7 @@ const CALLED_BY_APP: ReadonlySet<string> = new Set([
   'sweep(integer)',
   'purge_due()',
   'forget_replies(integer)',
+  'retain(interval,interval,interval,integer)',
   'claim_export(call,integer)',
   'index_heads(integer)',
 ]);
