@@ -35,6 +35,7 @@ const ROWS: Readonly<Record<number, string>> = {
     insert into requests (request_id, rpc, caller, actor_id, request_hash, reply) values (pg_temp.id(1), 'x', 'tests', pg_temp.id(1), 'x', 'x');
     insert into purges (project_id, revision, chain, caller, correlation_id) values (pg_temp.id(9), 1, 'x', 'tests', pg_temp.id(9));`,
   11: `insert into sealing_keys (key_id, secret) values (1, sha256('') || substr(sha256(''), 3))`,
+  14: 'insert into retention (payloads, end_time) values (7, now());',
 };
 
 /** The same id for the same number, for the statements above. */
