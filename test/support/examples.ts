@@ -293,9 +293,15 @@ const DESTROYS = /^(Delete|Undelete|Purge)|^(RemoveMember|SetMember|SetProjectQu
 /** Makes examples, as many as a test uses up, in one project as far as that goes: a project of its own takes seven calls. */
 export const useExamples = (service: TestService): ((method: DescMethod) => Promise<Example>) => {
   const shared = newWorld(service);
-  return async (method) => {
-    const make = EXAMPLES[keyOf(method)];
-    if (!make) throw new Error(`${keyOf(method)} has no example`);
-    return make(await (DESTROYS.test(method.name) ? newWorld(service) : shared));
-  };
+  return async (method) => makerOf(method)(await (DESTROYS.test(method.name) ? newWorld(service) : shared));
+};
+
+/** A call of an RPC that succeeds, in a world of its own. @throws Error for an RPC that has no example */
+export const exampleOf = async (service: TestService, method: DescMethod): Promise<Example> =>
+  makerOf(method)(await newWorld(service));
+
+const makerOf = (method: DescMethod): ((world: World) => Promise<Example>) => {
+  const make = EXAMPLES[keyOf(method)];
+  if (!make) throw new Error(`${keyOf(method)} has no example in support/examples.ts`);
+  return make;
 };
